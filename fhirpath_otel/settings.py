@@ -1,8 +1,8 @@
 """Every environment variable of this package, once: name, type, default, allowed range and help.
 
-`docs/settings.md` is generated from this table. A value that cannot be read costs one log line and is replaced by the
-default: a typing error in a deployment must never stop an evaluation. The standard `OTEL_*` variables are not
-repeated here; `fhirpath_otel.configuration` honours them.
+`docs/settings.md` is generated from this table. A value that cannot be read costs one log line and is replaced
+by the default: a typing error in a deployment must never stop an evaluation. The standard `OTEL_*` variables
+are not repeated here; `fhirpath_otel.configuration` honours them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import functools
 import logging
 import math
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PREFIX = "OTEL_PYTHON_FHIRPATH_"
 
@@ -73,13 +75,13 @@ class Setting:
         return value
 
 
-def _setting(default: Value, help: str, **more: Any) -> Any:
-    return field(default=default, metadata={"help": help, **more})
+def _setting(default: Value, meaning: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": meaning, **more})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The values in force: the name of an attribute is the variable's, in lower case and without the prefix."""
+    """The values in force; an attribute's name is the variable's, in lower case and without the prefix."""
 
     slow_threshold: float = _setting(
         1.0, "An evaluation that takes longer is slow, and its trace is kept.", unit="seconds", minimum=0
@@ -94,8 +96,8 @@ class Settings:
     )
     capture_expression: str = _setting(
         "template",
-        "What telemetry shows of an expression: its template (every literal replaced by `?`), only the template's"
-        " hash, or the full text. The full text can carry patient data.",
+        "What telemetry shows of an expression: its template (every literal replaced by `?`), only the"
+        " template's hash, or the full text. The full text can carry patient data.",
         choices=("template", "hash", "full"),
     )
     max_expressions: int = _setting(
@@ -154,8 +156,8 @@ SETTINGS: tuple[Setting, ...] = tuple(
 def load(environ: Mapping[str, str] | None = None) -> Settings:
     """The settings that `environ` (the process's environment by default) asks for.
 
-    An empty variable counts as not set, as OpenTelemetry has it. A value that cannot be read is logged once, as a
-    warning with the name, the value and what is allowed, and the default stands.
+    An empty variable counts as not set, as OpenTelemetry has it. A value that cannot be read is logged once, as
+    a warning with the name, the value and what is allowed, and the default stands.
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
