@@ -37,7 +37,7 @@ def problems(model, type_name, value, path):
             continue
         element, child_type = found
         if isinstance(child, list) != element.many:
-            yield f"{path}.{key}: {'one' if isinstance(child, dict) else type(child).__name__} where many={element.many}"
+            yield f"{path}.{key}: a {type(child).__name__}, but many is {element.many}"
         for item in child if isinstance(child, list) else [child]:
             if isinstance(item, dict):
                 inner = "Element" if key.startswith("_") else child_type
