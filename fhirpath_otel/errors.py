@@ -30,20 +30,24 @@ class UsageError(FhirpathOtelError):
 class ExpressionError(FhirpathOtelError):
     """Something about one place in the text of an expression.
 
-    `start` and `end` are 0-based offsets of characters, half open.
+    `start` and `end` are 0-based offsets of characters, half open. `hint` says what to do, where that is known.
     """
 
     error_type = "expression"
 
-    def __init__(self, message: str, expression: str, start: int, end: int | None = None) -> None:
+    def __init__(
+        self, message: str, expression: str, start: int, end: int | None = None, hint: str | None = None
+    ) -> None:
         self.message = message
         self.expression = expression
         self.start = start
         self.end = max(start + 1, end if end is not None else start + 1)
-        super().__init__(f"{message} at {start}")
+        self.hint = hint
+        place = f"{message} at {start}"
+        super().__init__(f"{place}; {hint}" if hint else place)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.message, self.expression, self.start, self.end))
+        return (type(self), (self.message, self.expression, self.start, self.end, self.hint))
 
 
 class ExpressionSyntaxError(ExpressionError):

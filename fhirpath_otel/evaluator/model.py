@@ -3,9 +3,9 @@
 It is read out of `r4.json.gz`, which `tools/build_model.py` makes from HL7's StructureDefinitions. Loading
 takes about 3 ms and happens on first use; the elements of a type are put together when first asked for.
 
-Names of types are FHIR's (`HumanName`, `code`). A backbone element's is its path (`Patient.contact`), also where
-a content reference points at it (`Questionnaire.item.item`). The value of a primitive is of a System type
-(`System.String`).
+Names of types are FHIR's (`HumanName`, `code`). A backbone element's is its path (`Patient.contact`), also
+where a content reference points at it (`Questionnaire.item.item`). The value of a primitive is of a System
+type (`System.String`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gzip
 import json
 import threading
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,8 @@ SYSTEM_TYPES: dict[str, str] = {
 class Element:
     """An element of a type, by its FHIRPath name (`value`, never `valueQuantity`).
 
-    Only a choice has more than one type. `targets` are the resource types that a Reference may point at, empty
-    where it may be any.
+    Only a choice has more than one type. `targets` are the resource types that a Reference may point at,
+    empty where it may be any.
     """
 
     name: str
@@ -140,6 +140,23 @@ class Model:
             if found:
                 self._json_elements[type_name] = found
         return found.get(key)
+
+    @cached_property
+    def resource_names(self) -> frozenset[str]:
+        """The names of all elements that some resource type has."""
+        return frozenset(
+            key.removesuffix("[x]")
+            for entry in self._types.values()
+            if entry["kind"] == "resource"
+            for key in entry["elements"]
+        )
+
+    @cached_property
+    def element_names(self) -> frozenset[str]:
+        """The names of all elements of all types."""
+        return frozenset(
+            key.removesuffix("[x]") for entry in self._types.values() for key in entry["elements"]
+        )
 
     def names(self, type_name: str) -> set[str]:
         """The names of all elements of a type."""
