@@ -44,7 +44,7 @@ def printable(text: str) -> str:
 
 def _fit(text: str, places: range, room: int) -> tuple[str, int]:
     """As many characters at these places as fit into the cells, and the first place that is left."""
-    taken = []
+    taken: list[str] = []
     for place in places:
         shown = _visible(text[place])
         room -= _cells(shown)
