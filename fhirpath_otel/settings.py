@@ -105,7 +105,7 @@ class Settings:
         "Distinct expressions that metrics tell apart by hash, and whose first sighting is remembered; others"
         " are labelled `other`.",
         minimum=0,
-        maximum=1_000,
+        maximum=500,
     )
     max_expression_length: int = _setting(
         1_000_000, "Longest expression that is parsed.", unit="characters", minimum=1

@@ -45,7 +45,7 @@ def test_values_are_read(name: str, text: str, expected: object) -> None:
         ("SLOW_THRESHOLD", "nan", "a number of at least 0 (seconds)"),
         ("MAX_TRACES_PER_SECOND", "inf", "a number of at least 0"),
         ("BASELINE_RATE", "1.5", "a number from 0 to 1"),
-        ("MAX_EXPRESSIONS", "1.5", "a whole number from 0 to 1000"),
+        ("MAX_EXPRESSIONS", "1.5", "a whole number from 0 to 500"),
         ("CAPTURE_EXPRESSION", "everything", "one of template, hash, full"),
         ("JAEGER_URL", "localhost", "text that starts with http:// or https://"),
     ],

@@ -1,0 +1,147 @@
+"""Whose trace is kept: decided when the evaluation has ended, by the first policy that matches it.
+
+Each policy has a token bucket of its own, so that a flood of slow evaluations cannot use up the place of errors.
+What a bucket suppresses is counted, and the next trace kept for the same reason stands for it too: the sum of
+`adjusted_count` over all kept traces estimates the number of evaluations.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
+
+if TYPE_CHECKING:
+    from fhirpath_otel.settings import Settings
+
+_NOT_SELECTED = Decision(False, semconv.NOT_SELECTED)
+
+
+def _nothing(_: Evaluation) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A reason to keep a trace.
+
+    `weight` is how many evaluations one match stands for: more than 1 where matching is a matter of chance.
+    `kept` is told of evaluations that were kept for this reason.
+    """
+
+    reason: str
+    matches: Callable[[Evaluation], bool]
+    weight: float = 1.0
+    kept: Callable[[Evaluation], None] = _nothing
+
+
+class TokenBucket:
+    """At most `rate` events a second, and a second's worth at once. Not thread-safe: callers hold a lock."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._capacity = max(rate, 1.0) if rate > 0 else 0.0
+        self._tokens = self._capacity
+        self._last = now
+
+    def take(self, now: float) -> bool:
+        """Takes a token if there is one. A clock that goes backwards gives none."""
+        self._tokens = min(self._capacity, self._tokens + max(0.0, now - self._last) * self._rate)
+        self._last = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True
+
+
+class FirstSightings:
+    """The expressions whose trace was kept lately, at most `capacity` of them.
+
+    An expression counts as seen only once its trace was kept: what the bucket suppressed gets its turn later.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def is_new(self, evaluation: Evaluation) -> bool:
+        """Whether the expression is not among those."""
+        if evaluation.template is None or self._capacity == 0:
+            return False
+        try:
+            self._seen.move_to_end(evaluation.template.hash)
+        except KeyError:
+            return True
+        return False
+
+    def remember(self, evaluation: Evaluation) -> None:
+        """Adds the expression, and forgets the one that was not evaluated for longest. Callers hold a lock."""
+        if evaluation.template is not None:
+            self._seen[evaluation.template.hash] = None
+            while len(self._seen) > self._capacity:
+                self._seen.popitem(last=False)
+
+
+def policies(settings: Settings, chance: Callable[[], float] = random.random) -> tuple[Policy, ...]:
+    """The reasons to keep a trace, in the order they are asked: error, slow, first sighting, baseline.
+
+    `chance` gives numbers from 0 to below 1.
+    """
+    slow_ns = settings.slow_threshold * 1e9
+    rate = settings.baseline_rate
+    sightings = FirstSightings(settings.max_expressions)
+    return (
+        Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
+        Policy(semconv.SLOW, lambda evaluation: evaluation.duration_ns > slow_ns),
+        Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
+        Policy(semconv.BASELINE, lambda _: chance() < rate, weight=1 / rate if rate else 1.0),
+    )
+
+
+class TailSampler:
+    """Decides by the first policy that matches, as far as its bucket of `rate` traces a second allows.
+
+    Threads may share it; only candidates to be kept take the lock. `clock` gives seconds, from any start.
+    """
+
+    def __init__(
+        self, policies: tuple[Policy, ...], rate: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._policies = policies
+        self._clock = clock
+        self._buckets = {policy.reason: TokenBucket(rate, clock()) for policy in policies}
+        self._suppressed = dict.fromkeys(self._buckets, 0)
+        self._renew_lock()
+        if hasattr(os, "register_at_fork"):
+            # Another thread may hold the lock at a fork, and nobody would ever release the child's copy.
+            renew = weakref.WeakMethod(self._renew_lock)
+            os.register_at_fork(after_in_child=lambda: (method := renew()) and method())
+
+    def __call__(self, evaluation: Evaluation) -> Decision:
+        """Whether the finished evaluation's trace is kept, and why."""
+        for policy in self._policies:
+            if policy.matches(evaluation):
+                return self._ration(policy, evaluation)
+        return _NOT_SELECTED
+
+    def _ration(self, policy: Policy, evaluation: Evaluation) -> Decision:
+        with self._lock:
+            if not self._buckets[policy.reason].take(self._clock()):
+                self._suppressed[policy.reason] += 1
+                return Decision(False, policy.reason)
+            represented = 1 + self._suppressed[policy.reason]
+            self._suppressed[policy.reason] = 0
+            policy.kept(evaluation)
+        return Decision(True, policy.reason, policy.weight * represented)
+
+    def _renew_lock(self) -> None:
+        self._lock = Lock()

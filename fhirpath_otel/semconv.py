@@ -1,0 +1,292 @@
+"""Every span, attribute and metric name that this package emits, once.
+
+`docs/telemetry.md` is generated from these tables (`tools/generate_docs.py`), and no other module spells a name.
+Names follow OpenTelemetry's semantic conventions; `db.*` and `error.type` are its stable ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCOPE = "fhirpath_otel"
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.33.0"
+"""The release of the semantic conventions that our `db.*` and `error.type` follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """An attribute of spans (`on` says which) or of metrics. `values` lists them where there are few."""
+
+    name: str
+    type: str
+    meaning: str
+    on: str = ""
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span; `name` is a pattern, with what varies in braces."""
+
+    name: str
+    kind: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric; `boundaries` are a histogram's bucket boundaries, given to the SDK as advice."""
+
+    name: str
+    instrument: str
+    unit: str
+    meaning: str
+    attributes: tuple[Attribute, ...] = ()
+    boundaries: tuple[float, ...] = ()
+
+
+# Stages of an evaluation
+PARSE = "parse"
+TYPE_CHECK = "type_check"
+COLLECTION = "collection"
+SQL = "sql"
+IN_MEMORY = "in_memory"
+STAGES = (PARSE, TYPE_CHECK, COLLECTION, SQL, IN_MEMORY)
+
+# How an evaluation was executed
+PUSHDOWN = "pushdown"
+
+# What telemetry shows instead of an expression's hash
+OTHER = "other"
+UNPARSABLE = "unparsable"
+
+# Why a trace was kept
+ERROR = "error"
+SLOW = "slow"
+FIRST_SIGHTING = "first_sighting"
+BASELINE = "baseline"
+REASONS = (ERROR, SLOW, FIRST_SIGHTING, BASELINE)
+
+# Why it was not, beside a reason whose rate was used up
+NOT_SELECTED = "not_selected"
+UNSAMPLED_PARENT = "unsampled_parent"
+HOST_SAMPLER = "host_sampler"
+NO_SDK = "no_sdk"
+
+# What became of a trace
+KEPT = "kept"
+SUPPRESSED = "suppressed"
+DROPPED = "dropped"
+
+# What of ours was lost, and why
+WHAT_EVALUATION = "evaluation"
+WHAT_SPAN = "span"
+INTERNAL_ERROR = "internal_error"
+FILE_ROTATED = "file_rotated"
+FILE_ERROR = "file_error"
+
+EVALUATE_SPAN = Span(
+    "fhirpath evaluate {resource type}",
+    "INTERNAL",
+    "One per evaluation; child of whatever span is current when the evaluation begins. Without a known resource"
+    " type: `fhirpath evaluate`.",
+)
+STAGE_SPAN = Span(
+    "fhirpath {stage}", "INTERNAL", "The stages `parse`, `type_check`, `collection` and `in_memory`."
+)
+SQL_SPAN = Span(
+    "{db.query.summary}",
+    "INTERNAL (DuckDB, in this process), CLIENT (a database server)",
+    "The stage `sql`, for example `SELECT Patient`. Ends when the result is exhausted or closed.",
+)
+SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN)
+
+STAGE = Attribute("fhirpath.stage", "string", "The stage.", "stages", STAGES)
+EXPRESSION_TEMPLATE = Attribute(
+    "fhirpath.expression.template",
+    "string",
+    "The expression with every literal, and every name that is neither the model's nor a function's, replaced by"
+    " `?`; at most 1 kB. Absent for text that cannot be parsed.",
+    "root",
+)
+EXPRESSION_HASH = Attribute(
+    "fhirpath.expression.hash",
+    "string",
+    "16 hexadecimal digits of SHA-256 of the template; of the text where it cannot be parsed. On metrics `other`"
+    " beyond `MAX_EXPRESSIONS` and `unparsable` without a template.",
+    "root",
+)
+EXPRESSION_TEXT = Attribute(
+    "fhirpath.expression.text",
+    "string",
+    "The expression itself, only with `CAPTURE_EXPRESSION=full`; at most 16,384 characters.",
+    "root",
+)
+ENGINE_NAME = Attribute(
+    "fhirpath.engine.name", "string", "The engine that evaluated.", "root", ("fhirpath_otel", "fhirpathpy")
+)
+ENGINE_VERSION = Attribute("fhirpath.engine.version", "string", "The engine's version.", "root")
+FHIR_VERSION = Attribute("fhirpath.fhir.version", "string", "The version of FHIR.", "root", ("4.0.1",))
+RESOURCE_TYPE = Attribute(
+    "fhirpath.resource.type", "string", "The FHIR resource type that was evaluated.", "root"
+)
+EXECUTION_MODE = Attribute(
+    "fhirpath.execution.mode",
+    "string",
+    "Evaluated by the database, or in memory.",
+    "root",
+    (PUSHDOWN, IN_MEMORY),
+)
+RESULT_COUNT_ATTRIBUTE = Attribute("fhirpath.result.count", "int", "Items in the result.", "root")
+CACHE_HIT = Attribute(
+    "fhirpath.cache.hit", "boolean", "The expression came from the parser's cache.", "root, parse"
+)
+STAGE_DURATION_ATTRIBUTE = Attribute(
+    "fhirpath.stage.{stage}.duration",
+    "double",
+    "Seconds the stage was active, so that one span tells the breakdown.",
+    "root",
+)
+SAMPLING_REASON = Attribute("fhirpath.sampling.reason", "string", "Why this trace was kept.", "root", REASONS)
+ADJUSTED_COUNT = Attribute(
+    "fhirpath.sampling.adjusted_count",
+    "double",
+    "How many evaluations this trace stands for; the sum over all traces estimates all evaluations.",
+    "root",
+)
+ERROR_TYPE = Attribute(
+    "error.type",
+    "string",
+    "The class of an error, or our code for it; never a message, which can carry values.",
+    "root and the stage that failed",
+)
+DB_SYSTEM_NAME = Attribute("db.system.name", "string", "The database.", "SQL", ("duckdb", "postgresql"))
+DB_QUERY_SUMMARY = Attribute("db.query.summary", "string", "Operation and collection.", "SQL")
+DB_OPERATION_NAME = Attribute("db.operation.name", "string", "The operation.", "SQL", ("SELECT",))
+DB_COLLECTION_NAME = Attribute("db.collection.name", "string", "The resource type.", "SQL")
+
+SPAN_ATTRIBUTES = (
+    STAGE,
+    EXPRESSION_TEMPLATE,
+    EXPRESSION_HASH,
+    EXPRESSION_TEXT,
+    ENGINE_NAME,
+    ENGINE_VERSION,
+    FHIR_VERSION,
+    RESOURCE_TYPE,
+    EXECUTION_MODE,
+    RESULT_COUNT_ATTRIBUTE,
+    CACHE_HIT,
+    STAGE_DURATION_ATTRIBUTE,
+    SAMPLING_REASON,
+    ADJUSTED_COUNT,
+    ERROR_TYPE,
+    DB_SYSTEM_NAME,
+    DB_QUERY_SUMMARY,
+    DB_OPERATION_NAME,
+    DB_COLLECTION_NAME,
+)
+
+CACHE_RESULT = Attribute("result", "string", "Whether the cache had the expression.", values=("hit", "miss"))
+DECISION = Attribute(
+    "decision",
+    "string",
+    "`kept`; `suppressed`, when the rate of its reason was used up; or `dropped`.",
+    values=(KEPT, SUPPRESSED, DROPPED),
+)
+DECISION_REASON = Attribute(
+    "reason",
+    "string",
+    "Of kept and suppressed traces the policy that chose them; of dropped ones what stood against them.",
+    values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
+)
+LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN))
+LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR))
+
+DURATION_BOUNDARIES = (
+    *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
+)
+"""10 µs to 100 s; the SDK's own begin at 5 s, when they are read as seconds."""
+
+COUNT_BOUNDARIES = (0.0, *(float(10**exponent) for exponent in range(8)))
+
+EVALUATION_DURATION = Metric(
+    "fhirpath.evaluation.duration",
+    "histogram",
+    "s",
+    "Duration of an evaluation, without the time its consumer took between fetches.",
+    (ENGINE_NAME, ENGINE_VERSION, EXECUTION_MODE, EXPRESSION_HASH, ERROR_TYPE),
+    DURATION_BOUNDARIES,
+)
+STAGE_DURATION = Metric(
+    "fhirpath.stage.duration",
+    "histogram",
+    "s",
+    "Time a stage was active, without the consumer's.",
+    (STAGE, ENGINE_NAME),
+    DURATION_BOUNDARIES,
+)
+EVALUATION_ACTIVE = Metric(
+    "fhirpath.evaluation.active",
+    "observable up-down counter",
+    "{evaluation}",
+    "Evaluations that have begun and not ended.",
+)
+PARSER_CACHE_REQUESTS = Metric(
+    "fhirpath.parser.cache.requests",
+    "counter",
+    "{request}",
+    "Look-ups in the parser's cache.",
+    (CACHE_RESULT,),
+)
+RESULT_COUNT = Metric(
+    "fhirpath.result.count",
+    "histogram",
+    "{item}",
+    "Items in the result of an evaluation.",
+    (EXECUTION_MODE,),
+    COUNT_BOUNDARIES,
+)
+DB_OPERATION_DURATION = Metric(
+    "db.client.operation.duration",
+    "histogram",
+    "s",
+    "Time the database worked on a statement.",
+    (DB_SYSTEM_NAME, DB_OPERATION_NAME, DB_COLLECTION_NAME, ERROR_TYPE),
+    DURATION_BOUNDARIES,
+)
+EXPRESSION_INFO = Metric(
+    "fhirpath.expression.info",
+    "observable gauge",
+    "1",
+    "Always 1: tells the template of a hash. Absent with `CAPTURE_EXPRESSION=hash`.",
+    (EXPRESSION_HASH, EXPRESSION_TEMPLATE),
+)
+TRACES = Metric(
+    "fhirpath.telemetry.traces",
+    "counter",
+    "{trace}",
+    "Evaluations by what became of their trace; the sum is the number of evaluations.",
+    (DECISION, DECISION_REASON),
+)
+LOST = Metric(
+    "fhirpath.telemetry.dropped",
+    "counter",
+    "{item}",
+    "Telemetry of ours that was lost.",
+    (LOST_WHAT, LOST_REASON),
+)
+
+METRICS = (
+    EVALUATION_DURATION,
+    STAGE_DURATION,
+    EVALUATION_ACTIVE,
+    PARSER_CACHE_REQUESTS,
+    RESULT_COUNT,
+    DB_OPERATION_DURATION,
+    EXPRESSION_INFO,
+    TRACES,
+    LOST,
+)

@@ -1,0 +1,99 @@
+"""The notes of one evaluation, and what a sampler and the recorder say about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from fhirpath_otel import semconv
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+    from fhirpath_otel.telemetry.redaction import Template
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a sampler says: keep the trace or not, why, and how many evaluations a kept one stands for."""
+
+    kept: bool
+    reason: str
+    adjusted_count: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an evaluation's trace: `decision` is kept, suppressed or dropped, `reason` says why.
+
+    `trace_id` is None unless it was kept; `f"{trace_id:032x}"` is its usual form.
+    """
+
+    kept: bool
+    decision: str
+    reason: str
+    trace_id: int | None = None
+
+
+class Evaluation:
+    """The notes of one evaluation; who evaluates fills in what it knows. Times are of `perf_counter_ns`.
+
+    `stages` takes a tuple (stage, start, end) per stage, also for the one that failed, which then is the last.
+    A result that is fetched bit by bit also says how long the database (`sql_active_ns`) and the memory engine
+    (`in_memory_active_ns`) really worked, and how long the consumer had the word (`consumer_ns`): a stage's span
+    lasts until the result is exhausted or closed, but the consumer's time is neither the stage's nor the
+    evaluation's duration. `resource_type` and the collection of `statement_summary` are shown only where the
+    model knows them.
+    """
+
+    # Defaults of the class, so that beginning an evaluation costs three assignments and not twenty.
+    expression: str | None = None
+    template: Template | None = None
+    engine_name: str = semconv.SCOPE
+    engine_version: str | None = None
+    fhir_version: str | None = None
+    resource_type: str | None = None
+    execution_mode: str | None = None
+    cache_hit: bool | None = None
+    result_count: int | None = None
+    sql_active_ns: int | None = None
+    in_memory_active_ns: int | None = None
+    consumer_ns: int | None = None
+    db_system: str | None = None
+    statement_summary: str | None = None
+
+    # Filled in when the recorder finishes it.
+    end_ns: int = 0
+    duration_ns: int = 0
+    error_type: str | None = None
+    outcome: Outcome | None = None
+
+    def __init__(self, context: Context | None = None) -> None:
+        self.context = context
+        self.stages: list[tuple[str, int, int]] = []
+        self.start_ns = perf_counter_ns()
+
+    def stage_durations(self) -> dict[str, int]:
+        """Nanoseconds each stage was active, in the order of the stages."""
+        durations: dict[str, int] = {}
+        for stage, start_ns, end_ns in self.stages:
+            durations[stage] = durations.get(stage, 0) + end_ns - start_ns
+        if self.sql_active_ns is not None and semconv.SQL in durations:
+            durations[semconv.SQL] = self.sql_active_ns
+        if self.in_memory_active_ns is not None and semconv.IN_MEMORY in durations:
+            durations[semconv.IN_MEMORY] = self.in_memory_active_ns
+        return durations
+
+    def active_ns(self) -> int:
+        """Nanoseconds from begin to end without the consumer's.
+
+        Where nobody noted the consumer's time, it is what the SQL stage lasted beyond its activity.
+        """
+        consumer_ns = self.consumer_ns
+        if consumer_ns is None:
+            consumer_ns = 0
+            if self.sql_active_ns is not None and self.execution_mode != semconv.IN_MEMORY:
+                lasted = sum(end - start for stage, start, end in self.stages if stage == semconv.SQL)
+                consumer_ns = max(0, lasted - self.sql_active_ns)
+        return self.end_ns - self.start_ns - consumer_ns

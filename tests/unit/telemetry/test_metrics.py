@@ -1,0 +1,167 @@
+"""Metrics count every evaluation, whatever becomes of its trace, within a bounded number of series."""
+
+from __future__ import annotations
+
+import pytest
+
+from fhirpath_otel import semconv
+from fhirpath_otel.telemetry import metrics
+from fhirpath_otel.telemetry.recorder import Decision
+from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
+
+DROP = Decision(False, "not_selected")
+
+
+def finish(telemetry, error_type=None, stages=(), **facts):
+    evaluation = telemetry.recorder.begin()
+    evaluation.stages.extend(stages)
+    for name, value in facts.items():
+        setattr(evaluation, name, value)
+    return telemetry.recorder.finish(evaluation, error_type)
+
+
+def test_kept_and_dropped_evaluations_are_counted_alike(make_telemetry):
+    kept = iter([True, False, False])
+    telemetry = make_telemetry(lambda _: Decision(True, "slow") if next(kept) else DROP)
+    for _ in range(3):
+        finish(
+            telemetry, execution_mode="pushdown", engine_version="1", template=template_from("Patient.name")
+        )
+    [point] = telemetry.points("fhirpath.evaluation.duration")
+    assert point.count == 3
+    assert point.attributes == {
+        "fhirpath.engine.name": "fhirpath_otel",
+        "fhirpath.engine.version": "1",
+        "fhirpath.execution.mode": "pushdown",
+        "fhirpath.expression.hash": template_from("Patient.name").hash,
+    }
+    assert telemetry.counts("fhirpath.telemetry.traces") == {
+        ("kept", "slow"): 1,
+        ("dropped", "not_selected"): 2,
+    }
+
+
+def test_durations_come_in_seconds_and_buckets_from_10_microseconds_to_100_seconds(telemetry):
+    finish(telemetry, stages=[("parse", 0, 2_000), ("sql", 2_000, 3_002_000)], db_system="duckdb")
+    points = {
+        point.attributes["fhirpath.stage"]: point for point in telemetry.points("fhirpath.stage.duration")
+    }
+    assert points["parse"].sum == 2e-6
+    assert points["sql"].sum == pytest.approx(3e-3)
+    assert (points["sql"].explicit_bounds[0], points["sql"].explicit_bounds[-1]) == (1e-5, 100.0)
+    assert points["sql"].bucket_counts[points["sql"].explicit_bounds.index(5e-3)] == 1
+
+
+def test_time_of_the_consumer_is_in_no_metric(telemetry):
+    finish(telemetry, stages=[("sql", 0, 5 * 10**9)], db_system="duckdb", sql_active_ns=10**6)
+    assert [point.sum for point in telemetry.points("fhirpath.stage.duration")] == [1e-3]
+    assert [point.sum for point in telemetry.points("db.client.operation.duration")] == [1e-3]
+
+
+def test_the_database_operation_is_measured_by_the_stable_conventions(telemetry):
+    facts = {"db_system": "duckdb", "statement_summary": "SELECT Patient"}
+    finish(telemetry, stages=[("sql", 0, 1)], **facts)
+    finish(telemetry, "database", stages=[("sql", 0, 1)], **facts)
+    finish(telemetry, "syntax", stages=[("parse", 0, 1)])
+    common = {"db.system.name": "duckdb", "db.operation.name": "SELECT", "db.collection.name": "Patient"}
+    points = telemetry.points("db.client.operation.duration")
+    assert [dict(point.attributes) for point in points] == [common, {**common, "error.type": "database"}]
+
+
+def test_cache_requests_and_results_are_counted(telemetry):
+    for hit in (True, False, True):
+        finish(telemetry, cache_hit=hit, result_count=20, execution_mode="pushdown")
+    finish(telemetry)
+    assert telemetry.counts("fhirpath.parser.cache.requests") == {("hit",): 2, ("miss",): 1}
+    [point] = telemetry.points("fhirpath.result.count")
+    assert (point.count, point.sum, dict(point.attributes)) == (
+        3,
+        60,
+        {"fhirpath.execution.mode": "pushdown"},
+    )
+
+
+def test_active_evaluations_are_those_between_begin_and_finish(telemetry):
+    first, second = telemetry.recorder.begin(), telemetry.recorder.begin()
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 2}
+    for evaluation in (first, first, second):
+        telemetry.recorder.finish(evaluation)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+
+
+def test_beyond_the_cap_expressions_are_called_other(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP, max_expressions=2)
+    for text in ("a", "b", "c", "d", "a"):
+        finish(telemetry, template=template_from(text))
+    counts = {
+        point.attributes["fhirpath.expression.hash"]: point.count
+        for point in telemetry.points("fhirpath.evaluation.duration")
+    }
+    assert counts == {template_from("a").hash: 2, template_from("b").hash: 1, "other": 2}
+
+
+def test_texts_that_cannot_be_parsed_share_one_series(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    for number in range(300):
+        finish(telemetry, "syntax", expression=f"Patient..{number}")
+    [point] = telemetry.points("fhirpath.evaluation.duration")
+    assert (point.attributes["fhirpath.expression.hash"], point.count) == ("unparsable", 300)
+
+
+def test_the_series_of_a_process_are_bounded(make_telemetry, monkeypatch):
+    monkeypatch.setattr(metrics, "MAX_SERIES", 10)
+    telemetry = make_telemetry(lambda _: DROP, max_expressions=100)
+    for number in range(100):
+        finish(telemetry, template=template_from(str(number)))
+    points = telemetry.points("fhirpath.evaluation.duration")
+    assert len(points) == 11
+    assert sum(point.count for point in points) == 100
+
+
+def test_expression_info_tells_the_template_of_a_hash(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    finish(telemetry, template=Template("Patient.name", "0123456789abcdef"))
+    finish(telemetry, "syntax", expression="Patient..")
+    [point] = telemetry.points("fhirpath.expression.info")
+    assert dict(point.attributes) == {
+        "fhirpath.expression.hash": "0123456789abcdef",
+        "fhirpath.expression.template": "Patient.name",
+    }
+
+
+def test_with_hashes_only_no_metric_shows_a_template(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP, disclosure=Disclosure("hash"))
+    finish(telemetry, template=Template("Patient.name", "0123456789abcdef"))
+    assert not telemetry.points("fhirpath.expression.info")
+
+
+def test_exemplars_point_at_kept_traces_only(make_telemetry):
+    kept = iter([True, False])
+    telemetry = make_telemetry(lambda _: Decision(True, "slow") if next(kept) else DROP)
+    with telemetry.tracer_provider.get_tracer("host").start_as_current_span("request"):
+        ids = [finish(telemetry, result_count=1, execution_mode="pushdown").trace_id for _ in range(2)]
+    [point] = telemetry.points("fhirpath.evaluation.duration")
+    assert point.count == 2
+    assert [exemplar.trace_id for exemplar in point.exemplars] == [ids[0]]
+
+
+def test_losses_are_counted_by_what_and_why(telemetry):
+    telemetry.recorder.lost("span", "file_error", 3)
+    assert telemetry.counts("fhirpath.telemetry.dropped") == {("span", "file_error"): 3}
+
+
+def test_every_metric_is_emitted_with_the_units_of_the_table(telemetry):
+    finish(
+        telemetry,
+        stages=[("sql", 0, 1)],
+        db_system="duckdb",
+        cache_hit=True,
+        result_count=1,
+        execution_mode="pushdown",
+        template=template_from("Patient"),
+    )
+    telemetry.recorder.lost("span", "file_error")
+    [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
+    emitted = {metric.name: metric.unit for metric in scope.metrics}
+    assert emitted == {metric.name: metric.unit for metric in semconv.METRICS}
+    assert scope.schema_url == semconv.SCHEMA_URL
