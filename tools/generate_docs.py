@@ -90,6 +90,9 @@ where your program has set a provider, that set-up stays and is used.
 
 Without an endpoint and without an exporter asked for, nothing is exported. Exporters over OTLP come with
 `pip install 'fhirpath-otel[otlp]'`, local trace files with `pip install 'fhirpath-otel[local]'`.
+
+Over HTTP the exporter prefers `REQUESTS_CA_BUNDLE` and `CURL_CA_BUNDLE`, where your machine sets them, to
+`OTEL_EXPORTER_OTLP_CERTIFICATE`.
 """
 
 STANDARD = (
