@@ -50,7 +50,7 @@ def _unknown_function(checker: Checker, node: syntax.Function, this: ResultType)
     if any(checker.model.element(type_name, node.name) for type_name in owner.types or ()):
         hint: str | None = f"'{node.name}' is an element: leave out the parentheses"
     else:
-        hint = did_you_mean(node.name, FUNCTIONS)
+        hint = did_you_mean(node.name, FUNCTIONS, "()")
     end = node.name_start + len(node.name)
     return checker.error(f"unknown function '{node.name}()'", node.name_start, end, hint)
 
@@ -64,7 +64,7 @@ def _count_arguments(checker: Checker, node: syntax.Function, spec: FunctionSpec
         takes = f"at least {least}"
     else:
         takes = " or ".join(str(number) for number in range(least, most + 1)) if most else "no"
-    plural = "" if takes.endswith("1") else "s"
+    plural = "" if takes in {"1", "at least 1"} else "s"
     message = f"{spec.name}() takes {takes} argument{plural}, not {count}"
     raise checker.error(message, node.name_start, node.end)
 

@@ -36,7 +36,7 @@ def sign(checker: Checker, node: syntax.Sign, this: ResultType) -> ResultType:
     types = converted(operand.types) & _SIGNED
     if not types:
         message = f"'{node.operator}' is not defined for {describe(operand.types)}"
-        hint = f"a sign applies last; write ({node.operator}1).abs() to apply it first"
+        hint = f"a sign applies last; put it in parentheses, as in ({node.operator}1).abs()"
         raise checker.error(message, node.start, node.start + 1, hint)
     return ResultType(types, many=False)
 

@@ -6,6 +6,7 @@ Decimal to Quantity, and Date to DateTime.
 
 from __future__ import annotations
 
+from fhirpath_otel.evaluator.lexer import CALENDAR_UNITS
 from fhirpath_otel.evaluator.result_types import SYSTEM, system_types
 
 NUMBERS = ("Integer", "Long", "Decimal")
@@ -16,9 +17,11 @@ EQUALITY = frozenset(("=", "!=", "~", "!~"))
 MEMBERSHIP = frozenset(("in", "contains"))
 INEQUALITY = frozenset(("<", "<=", ">", ">="))
 
-# Units in UCUM that may be added to a date: above weeks their length is not a calendar's
-# (https://hl7.org/fhirpath/N1/#datetime-arithmetic).
-ADDABLE_UNITS = frozenset(("ms", "s", "min", "h", "d", "wk"))
+ADDABLE_UNITS = CALENDAR_UNITS | {"ms", "s", "min", "h", "d", "wk"}
+"""The units in quotes that may be added to a date or time: a UCUM month or year is not a calendar's.
+
+https://hl7.org/fhirpath/N1/#datetime-arithmetic, as the official suite reads it
+"""
 
 _Table = dict[tuple[str, str], str]
 

@@ -95,7 +95,7 @@ def _unknown_element(checker: Checker, node: syntax.Member, owners: frozenset[st
         hint = f"use {choice[0].name}.ofType({choice[1]})"
     if hint is None and name in FUNCTIONS:
         hint = f"did you mean '{name}()'?"
-    if hint is None:
+    elif hint is None:
         known = set().union(*(model.names(owner) for owner in owners))
         if any(model.is_abstract(owner) for owner in owners):
             known |= model.resource_names
