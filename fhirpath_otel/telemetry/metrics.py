@@ -39,6 +39,7 @@ class Instruments:
         self._max_expressions = max_expressions
         self._templates: dict[str, str | None] = {}
         self._evaluation_series: dict[tuple[str | None, ...], dict[str, str]] = {}
+        self._stage_series: dict[tuple[str, str], dict[str, str]] = {}
         # Appending and popping are atomic, so that counting the active ones needs no lock.
         self._active: deque[None] = deque()
         self._duration = _histogram(meter, semconv.EVALUATION_DURATION)
@@ -71,9 +72,8 @@ class Instruments:
         """Counts a finished evaluation; `context` holds its root span if it was kept."""
         context = context or _NO_SPAN
         self._duration.record(evaluation.duration_ns / 1e9, self._evaluation_attributes(evaluation), context)
-        engine = evaluation.engine_name
         for stage, active_ns in evaluation.stage_durations().items():
-            attributes = {semconv.STAGE.name: stage, semconv.ENGINE_NAME.name: engine}
+            attributes = self._stage_attributes(stage, evaluation.engine_name)
             self._stage_duration.record(active_ns / 1e9, attributes, context)
             if stage == semconv.SQL and evaluation.db_system is not None:
                 self._db_duration.record(active_ns / 1e9, self._db_attributes(evaluation), context)
@@ -107,6 +107,15 @@ class Instruments:
         if len(self._evaluation_series) < MAX_SERIES:
             self._evaluation_series[key] = attributes
         return attributes
+
+    def _stage_attributes(self, stage: str, engine: str) -> dict[str, str]:
+        known = self._stage_series.get((stage, engine))
+        if known is None:
+            if stage not in semconv.STAGES:
+                raise ValueError("not a stage of an evaluation")
+            known = {semconv.STAGE.name: stage, semconv.ENGINE_NAME.name: engine}
+            self._stage_series[stage, engine] = known
+        return known
 
     def _label(self, template: Template | None) -> str | None:
         """The expression's hash while there is room for it. Threads that race may exceed the cap by one each."""

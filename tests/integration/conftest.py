@@ -29,14 +29,13 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Received:
-    """What a receiver was sent: decoded requests, with their headers, and everything as bytes."""
+    """What a receiver was sent: decoded requests, and their headers."""
 
     endpoint: str
     traces: list[Any] = field(default_factory=list)
     metrics: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: set[str] = field(default_factory=set)
-    content: bytes = b""
 
     def keep(self, request: Any, headers: dict[str, str]) -> None:
         signal = (
@@ -44,7 +43,6 @@ class Received:
         )
         signal.append(request)
         self.headers.append(headers)
-        self.content += request.SerializeToString() + repr(headers).encode()
 
     def spans(self) -> dict[str, Any]:
         """The spans by name."""

@@ -11,6 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+try:
+    import opentelemetry.exporter.otlp.json.common as local_package
+except ImportError:
+    local_package = None
+needs_local = pytest.mark.skipif(
+    local_package is None, reason="needs the extra `local`, which needs SDK 1.43"
+)
+
 REPORT = """
 from opentelemetry import metrics, trace
 print(type(trace.get_tracer_provider()).__name__, type(metrics.get_meter_provider()).__name__)
@@ -124,6 +132,7 @@ configuration.configure(local_traces=True)
 READ = "print(configuration.flush(), [span.name for span in read_traces(configuration.trace_file())])"
 
 
+@needs_local
 def test_local_traces_are_written_where_they_are_asked_for(run, tmp_path):
     output, said = run(LOCAL + EVALUATE + READ)
     assert (output, said) == ("True ['fhirpath evaluate Patient']", "")
@@ -131,11 +140,13 @@ def test_local_traces_are_written_where_they_are_asked_for(run, tmp_path):
     assert file.name.endswith(".otlp.jsonl")
 
 
+@needs_local
 def test_a_directory_in_the_settings_asks_for_local_traces(run, tmp_path):
     run(CONFIGURE + EVALUATE, OTEL_PYTHON_FHIRPATH_TRACES_DIRECTORY=str(tmp_path / "here"))
     assert len(list((tmp_path / "here").iterdir())) == 1
 
 
+@needs_local
 def test_local_traces_can_be_added_later_and_to_a_hosts_provider(run):
     assert run(CONFIGURE + LOCAL + LOCAL + EVALUATE + READ)[0] == "True ['fhirpath evaluate Patient']"
     host = "from opentelemetry import trace\nfrom opentelemetry.sdk.trace import TracerProvider\n"
@@ -143,6 +154,7 @@ def test_local_traces_can_be_added_later_and_to_a_hosts_provider(run):
     assert run(host + LOCAL + EVALUATE + READ)[0] == "True ['fhirpath evaluate Patient']"
 
 
+@needs_local
 def test_a_host_without_span_processors_costs_one_warning(run):
     host = "from opentelemetry import trace\ntrace.set_tracer_provider(trace.NoOpTracerProvider())\n"
     output, said = run(host + LOCAL + EVALUATE + "print(outcome.reason)")
@@ -183,6 +195,7 @@ configuration.configure(local_traces=True)
 """
 
 
+@needs_local
 def test_an_exporter_that_hangs_delays_flush_and_exit_within_their_bounds(run):
     script = HANG + EVALUATE
     script += "print(configuration.flush(0.2), len(open(configuration.trace_file()).readlines()))\n"
@@ -191,6 +204,7 @@ def test_an_exporter_that_hangs_delays_flush_and_exit_within_their_bounds(run):
     assert output == "False 1\nFalse True"
 
 
+@needs_local
 def test_exit_flushes_what_was_recorded(run, tmp_path):
     run(LOCAL + EVALUATE)
     [file] = (tmp_path / "state" / "fhirpath-otel" / "traces").iterdir()

@@ -121,12 +121,15 @@ def test_a_failure_of_ours_is_counted_said_once_and_never_raised(make_telemetry,
     assert "CANARY" not in caplog.text
 
 
-def test_stages_that_telemetry_does_not_know_lose_the_evaluation_not_the_host(telemetry, caplog):
+@pytest.mark.parametrize("kept", [True, False])
+def test_stages_that_telemetry_does_not_know_lose_the_evaluation_not_the_host(make_telemetry, kept, caplog):
+    telemetry = make_telemetry(lambda _: Decision(kept, "slow"))
     evaluation = telemetry.recorder.begin()
     evaluation.stages.append(("CANARY", 1, 2))
     assert telemetry.recorder.finish(evaluation).reason == "internal_error"
     assert "CANARY" not in caplog.text
     assert telemetry.counts("fhirpath.telemetry.dropped") == {("evaluation", "internal_error"): 1}
+    assert not telemetry.points("fhirpath.stage.duration")
 
 
 def test_deciding_sees_the_duration_the_error_and_the_template(make_telemetry):
