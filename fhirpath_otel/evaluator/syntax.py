@@ -4,55 +4,51 @@ Every node knows its place in the text: `start` and `end` are 0-based offsets of
 parentheses spans them. Nodes compare and hash by identity, so that the type checker can keep facts beside them.
 A run of one left-associative operator is one flat `Operation` (`a or b or c` has three operands): a list of 5,000
 codes is then 5,000 operands, not 5,000 levels.
+
+Nodes are msgspec structs: one takes 0.1 µs to make where a frozen dataclass takes 0.7, half the time of a parse.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Node:
+class Node(Struct, frozen=True, eq=False):
     start: int
     end: int
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class EmptyLiteral(Node):
+class EmptyLiteral(Node, frozen=True, eq=False):
     """`{}`"""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class BooleanLiteral(Node):
+class BooleanLiteral(Node, frozen=True, eq=False):
     value: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class StringLiteral(Node):
+class StringLiteral(Node, frozen=True, eq=False):
     """`value` is unescaped."""
 
     value: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class NumberLiteral(Node):
+class NumberLiteral(Node, frozen=True, eq=False):
     """`text` as written, without a trailing `L`; `type_name` is Integer, Decimal or Long."""
 
     text: str
     type_name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class TemporalLiteral(Node):
+class TemporalLiteral(Node, frozen=True, eq=False):
     """`text` as written, without `@` (and without `T` of a time); `type_name` is Date, DateTime or Time."""
 
     text: str
     type_name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class QuantityLiteral(Node):
+class QuantityLiteral(Node, frozen=True, eq=False):
     """`4 days` (calendar) or `4 'mg'` (UCUM); `number` as written."""
 
     number: str
@@ -60,24 +56,24 @@ class QuantityLiteral(Node):
     calendar: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ExternalConstant(Node):
+class ExternalConstant(Node, frozen=True, eq=False):
     """`%name`, %`name` or %'name'; `delimited` when not a plain identifier."""
 
     name: str
     delimited: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Variable(Node):
+class Variable(Node, frozen=True, eq=False):
     """`$this`, `$index` or `$total`; `name` includes the dollar sign."""
 
     name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Member(Node):
-    """`input.name`, or `name` alone (then `input` is None and the context is meant)."""
+class Member(Node, frozen=True, eq=False):
+    """`input.name`, or `name` alone (then `input` is None and the context is meant).
+
+    The grammar also has variables as steps, as in `a.$this`: members with that name.
+    """
 
     input: Node | None
     name: str
@@ -85,8 +81,7 @@ class Member(Node):
     delimited: bool = False
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Function(Node):
+class Function(Node, frozen=True, eq=False):
     """`input.name(arguments)`, or `name(arguments)` alone (then `input` is None and the context is meant)."""
 
     input: Node | None
@@ -95,24 +90,21 @@ class Function(Node):
     arguments: tuple[Node, ...]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Indexer(Node):
+class Indexer(Node, frozen=True, eq=False):
     """`input[index]`"""
 
     input: Node
     index: Node
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Sign(Node):
+class Sign(Node, frozen=True, eq=False):
     """`+operand` or `-operand`"""
 
     operator: str
     operand: Node
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Operation(Node):
+class Operation(Node, frozen=True, eq=False):
     """Two or more operands joined by one operator, evaluated from the left."""
 
     operator: str
@@ -120,16 +112,14 @@ class Operation(Node):
     operator_start: int
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class TypeSpecifier(Node):
+class TypeSpecifier(Node, frozen=True, eq=False):
     """`Quantity`, `FHIR.Quantity`, `System.String`; `namespace` is None where not written."""
 
     namespace: str | None
     name: str
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class TypeOperation(Node):
+class TypeOperation(Node, frozen=True, eq=False):
     """`operand is type` or `operand as type`; the functions of these names are `Function` nodes."""
 
     operator: str
