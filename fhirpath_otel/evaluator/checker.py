@@ -52,7 +52,7 @@ class Checker:
     def context(self, node: syntax.Node, this: ResultType) -> ResultType:
         """`this`, unless that is a resource whose type nobody named."""
         if this is self.root and self.resource_type is None:
-            hint = "begin the path with one, as in 'Patient.name', or give one beside the expression"
+            hint = "begin the path with one, as in 'Patient.name', or set the resource type"
             raise self.error("no resource type to start from", node.start, node.end, hint)
         return this
 

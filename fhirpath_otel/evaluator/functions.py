@@ -149,7 +149,7 @@ def _collections() -> list[FunctionSpec]:
         FunctionSpec("coalesce", Rule.ALTERNATIVES, (_any,), repeats=True, contextual=False),
         FunctionSpec("aggregate", Rule.FOLD, (_per_item, _any), optional=1),
         FunctionSpec("trace", Rule.INPUT, (_string, _per_item), optional=1),
-        FunctionSpec("defineVariable", Rule.INPUT, (_string, _any), optional=1, contextual=False),
+        FunctionSpec("defineVariable", Rule.INPUT, (_string, _per_item), optional=1, contextual=False),
         FunctionSpec("type", ResultType(None, many=False), each=True),
     ]
 

@@ -101,4 +101,5 @@ def _unknown_element(checker: Checker, node: syntax.Member, owners: frozenset[st
             known |= model.resource_names
         hint = did_you_mean(name, known)
     message = f"unknown element '{name}' on {describe(owners)}"
-    return checker.error(message, node.name_start, node.name_start + len(name), hint)
+    end = node.name_start + len(name) + 2 * node.delimited
+    return checker.error(message, node.name_start, end, hint)

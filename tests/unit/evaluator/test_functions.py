@@ -78,6 +78,7 @@ def test_arguments_are_evaluated_per_item_exactly_where_the_specification_says_s
     }
     assert per_item == {
         *("where", "exists", "all", "select", "repeat", "repeatAll", "aggregate", "iif", "sort", "trace"),
+        "defineVariable",
     }
 
 

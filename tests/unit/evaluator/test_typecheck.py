@@ -125,6 +125,12 @@ def test_an_error_has_its_place_and_its_suggestion_and_so_has_its_copy() -> None
         assert str(error) == "unknown element 'birthdate' on Patient at 8; did you mean 'birthDate'?"
 
 
+def test_the_place_of_a_name_in_backticks_includes_them() -> None:
+    with pytest.raises(ExpressionTypeError) as caught:
+        typed("Patient.`nme`.given")
+    assert (caught.value.start, caught.value.end) == (8, 13)
+
+
 def test_thousands_of_operands_pass() -> None:
     codes = " | ".join(f"'{number}'" for number in range(5_000))
     assert str(typed(f"Patient.gender in ({codes})").result) == "Boolean [0..1]"
