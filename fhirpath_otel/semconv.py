@@ -100,7 +100,12 @@ SQL_SPAN = Span(
     "INTERNAL (DuckDB, in this process), CLIENT (a database server)",
     "The stage `sql`, for example `SELECT Patient`. Ends when the result is exhausted or closed.",
 )
-SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN)
+COMMAND_SPAN = Span(
+    "fhirpath-otel evaluate",
+    "INTERNAL",
+    "Around several expressions of one command line, so that they share a trace.",
+)
+SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, COMMAND_SPAN)
 
 STAGE = Attribute("fhirpath.stage", "string", "The stage.", "stages", STAGES)
 EXPRESSION_TEMPLATE = Attribute(
