@@ -1,0 +1,180 @@
+"""Logic, comparison and arithmetic as expressions of DuckDB."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fhirpath_otel.databases.duckdb_fragments import ABSENT, Fragment, element_of
+from fhirpath_otel.databases.duckdb_numbers import Number, aligned, computed, decimal_type
+from fhirpath_otel.databases.duckdb_paths import PathPrinter
+from fhirpath_otel.evaluator import plan
+from fhirpath_otel.evaluator.lowering import family
+from fhirpath_otel.evaluator.plan import NotExpressible, Operator
+
+
+class OperatorPrinter(PathPrinter):
+    """Prints the operators over single items."""
+
+    def not_(self, operator: plan.Not) -> Fragment:
+        item = self.single(operator.input)
+        return replace(item, sql=f"(NOT {item.sql})") if item.sql is not None else ABSENT
+
+    def logic(self, operator: plan.Logic) -> Fragment:
+        operands = [self.single(operand) for operand in operator.operands]
+        texts = [one.sql or "CAST(NULL AS BOOLEAN)" for one in operands]
+        raises = any(one.raises for one in operands)
+        if operator.operator == "implies":
+            return Fragment(f"(NOT {texts[0]} OR {texts[1]})", "BOOLEAN", raises=raises)
+        joined = {"and": " AND ", "or": " OR ", "xor": " <> "}[operator.operator].join(texts)
+        return Fragment(f"({joined})", "BOOLEAN", raises=raises)
+
+    def conditional(self, operator: plan.Conditional) -> Fragment:
+        criterion = self.single(operator.criterion)
+        if family(operator) == "Number":
+            then, otherwise = self.branch_numbers(operator)
+        else:
+            then, otherwise = self.fragment(operator.then), self.fragment(operator.otherwise)
+        if criterion.sql is None:
+            return otherwise
+        structure = then.structure or otherwise.structure
+        if structure is None:
+            return ABSENT
+        sql = f"CASE WHEN {criterion.sql} THEN {then.sql or 'NULL'} ELSE {otherwise.sql or 'NULL'} END"
+        if then.structure != otherwise.structure and None not in (then.structure, otherwise.structure):
+            reason = "its branches are stored differently"
+            raise NotExpressible("iif()", reason, operator.start, operator.end)
+        raises = criterion.raises or then.raises or otherwise.raises
+        return Fragment(sql, structure, raises=raises, digits=then.digits or otherwise.digits)
+
+    def branch_numbers(self, operator: plan.Conditional) -> tuple[Fragment, Fragment]:
+        """Both branches as one kind of decimal."""
+        numbers = [self.number(branch) for branch in (operator.then, operator.otherwise)]
+        known = [one.digits for one in numbers if one is not None]
+        digits = max((whole for whole, _ in known), default=1), max((part for _, part in known), default=0)
+        kind = decimal_type(*digits, operator)
+        then, otherwise = (
+            Fragment(one.cast(kind), "DECIMAL", raises=one.raises, digits=digits) if one else ABSENT
+            for one in numbers
+        )
+        return then, otherwise
+
+    def type_test(self, operator: plan.TypeTest) -> Fragment:
+        item = self.only(self.fragment(operator.input), operator.input)
+        if not item.alternatives:
+            answer = "TRUE" if operator.matching else "FALSE"
+            test = self.presence(item)
+            return Fragment(f"CASE WHEN {test.sql} THEN {answer} END", "BOOLEAN", raises=test.raises)
+        cases = [
+            f"WHEN {self.presence(one).sql} THEN {'TRUE' if kind in operator.matching else 'FALSE'}"
+            for kind, one in item.alternatives
+        ]
+        return Fragment(f"CASE {' '.join(cases)} END", "BOOLEAN")
+
+    def compare(self, operator: plan.Compare) -> Fragment:
+        if operator.operator in ("=", "!=") and (operator.left.many or operator.right.many):
+            return self.equal_collections(operator)
+        if operator.family == "Number":
+            return self.compare_numbers(operator)
+        left, right = self.single(operator.left), self.single(operator.right)
+        if left.sql is None or right.sql is None:
+            return ABSENT
+        sql_operator = "<>" if operator.operator == "!=" else operator.operator
+        raises = left.raises or right.raises
+        if operator.family == "Date":
+            sql = self.once_each(left, right, lambda one, other: _compare_dates(one, sql_operator, other))
+            return Fragment(sql, "BOOLEAN", raises=raises)
+        return Fragment(f"({left.sql} {sql_operator} {right.sql})", "BOOLEAN", raises=raises)
+
+    def compare_numbers(self, operator: plan.Compare) -> Fragment:
+        left, right = self.number(operator.left), self.number(operator.right)
+        if left is None or right is None:
+            return ABSENT
+        sql_operator = "<>" if operator.operator == "!=" else operator.operator
+        one, other, _ = aligned(left, right, operator)
+        return Fragment(f"({one} {sql_operator} {other})", "BOOLEAN", raises=left.raises or right.raises)
+
+    def equal_collections(self, operator: plan.Compare) -> Fragment:
+        """`=` over collections: empty if one is empty, false if the counts differ, else item by item."""
+        left, right = self.fragment(operator.left), self.fragment(operator.right)
+        if left.sql is None or right.sql is None:
+            return ABSENT
+        raises = left.raises or right.raises
+        if left.many and right.many:
+            if operator.family != "String":
+                reason = f"two collections of {operator.family} values are not compared in SQL yet"
+                raise NotExpressible(operator.operator, reason, operator.start, operator.end)
+            sql = self.once_each(left, right, lambda one, other: _equal_lists(operator.operator, one, other))
+            return Fragment(sql, "BOOLEAN", raises=raises)
+        items, item = (left, right) if left.many else (right, left)
+
+        def equal(name: str) -> str:
+            one = Fragment(f"({name})[1]", element_of(items.structure), path=items.path, digits=items.digits)
+            same = self.compare(
+                replace(operator, operator="=", left=self.known(one, 0), right=self.known(item, 1))
+            )
+            test = f"(len({name}) = 1 AND {same.sql})"
+            test = test if operator.operator == "=" else f"(NOT {test})"
+            return f"(CASE WHEN len({name}) > 0 AND {item.sql} IS NOT NULL THEN {test} END)"
+
+        return Fragment(self.once(str(items.sql), equal), "BOOLEAN", raises=raises)
+
+    def known(self, item: Fragment, place: int) -> plan.Item:
+        """An operator that stands for what is printed already."""
+        level = -1 - place
+        self.items[level] = item
+        return plan.Item(0, 0, (), False, level)
+
+    def membership(self, operator: plan.Membership) -> Fragment:
+        item = self.single(operator.item)
+        if item.sql is None:
+            return ABSENT
+        if isinstance(operator.collection, plan.Constants | plan.Constant):
+            one = operator.collection
+            values = one.values if isinstance(one, plan.Constants) else (one.value,)
+            listed = ", ".join(str(self.literal(value, one).sql) for value in values)
+            return Fragment(f"({item.sql} IN ({listed}))", "BOOLEAN", raises=item.raises)
+        collection = self.fragment(operator.collection)
+
+        def found(name: str) -> str:
+            if collection.sql is None:
+                test = "FALSE"
+            elif collection.many:
+                test = f"coalesce(list_contains({collection.sql}, {name}), FALSE)"
+            else:
+                test = f"coalesce({collection.sql} = {name}, FALSE)"
+            return f"(CASE WHEN {name} IS NOT NULL THEN {test} END)"
+
+        return Fragment(self.once(item.sql, found), "BOOLEAN", raises=item.raises or collection.raises)
+
+    def arithmetic(self, operator: plan.Arithmetic) -> Fragment:
+        number = self.number(operator)
+        if number is None:
+            return ABSENT
+        return Fragment(number.sql, "DECIMAL", raises=number.raises, digits=number.digits)
+
+    def number(self, operator: Operator) -> Number | None:
+        """A number and its digits; None where it is empty for every resource."""
+        if isinstance(operator, plan.Arithmetic):
+            left, right = self.number(operator.left), self.number(operator.right)
+            return computed(operator, left, right, self.once) if left and right else None
+        item = self.single(operator)
+        if item.sql is None:
+            return None
+        if item.digits is not None:
+            return Number(item.sql, item.digits, item.digits[1] == 0, item.raises)
+        if item.structure == "INTEGER":
+            return Number(item.sql, (10, 0), True, item.raises)
+        whole, fraction = self.digits(item.path)
+        kind = decimal_type(whole, fraction, operator)
+        return Number(f"CAST({item.sql} AS {kind})", (whole, fraction), False, item.raises)
+
+
+def _compare_dates(left: str, operator: str, right: str) -> str:
+    """Dates as text, `2012` or `2012-05` or `2012-05-03`: where one is the other's beginning, it is not known."""
+    known = f"length({left}) = length({right}) OR NOT (starts_with({left}, {right}) OR starts_with({right}, {left}))"
+    return f"CASE WHEN {known} THEN {left} {operator} {right} END"
+
+
+def _equal_lists(operator: str, left: str, right: str) -> str:
+    same = f"{left} = {right}" if operator == "=" else f"{left} <> {right}"
+    return f"(CASE WHEN len({left}) > 0 AND len({right}) > 0 THEN {same} END)"
