@@ -85,6 +85,8 @@ def configure(*, local_traces: bool | None = None) -> None:
 def recorder() -> Recorder:
     """This process's recorder, made at the first call with the policies and limits of the settings."""
     global _recorder  # noqa: PLW0603 -- one recorder per process is the point
+    if _recorder is not None:
+        return _recorder
     with _lock:
         if _recorder is None:
             values = settings.current()

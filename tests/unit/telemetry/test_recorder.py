@@ -121,6 +121,19 @@ def test_a_failure_of_ours_is_counted_said_once_and_never_raised(make_telemetry,
     assert "CANARY" not in caplog.text
 
 
+def test_a_context_that_cannot_be_had_costs_the_parent_not_the_evaluation(telemetry, monkeypatch, caplog):
+    def fail():
+        raise RuntimeError("CANARY")
+
+    monkeypatch.setattr("fhirpath_otel.telemetry.recorder.otel_context.get_current", fail)
+    evaluation = telemetry.recorder.begin()
+    monkeypatch.undo()
+    assert telemetry.recorder.finish(evaluation).kept
+    assert telemetry.counts("fhirpath.telemetry.dropped") == {("evaluation", "internal_error"): 1}
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    assert "CANARY" not in caplog.text
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_stages_that_telemetry_does_not_know_lose_the_evaluation_not_the_host(make_telemetry, kept, caplog):
     telemetry = make_telemetry(lambda _: Decision(kept, "slow"))
