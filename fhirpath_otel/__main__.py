@@ -1,0 +1,94 @@
+"""The command line's way in and out: `fhirpath-otel`, or `python -m fhirpath_otel`.
+
+Every failure ends here as one clear line on standard error (with the place under the text, where it is about an
+expression) and an exit code: 1 failure, 2 wrong usage, 130 Ctrl-C, 141 nobody reads the output any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from fhirpath_otel.commands import cli
+from fhirpath_otel.errors import ExpressionError, FhirpathOtelError
+from fhirpath_otel.reports.caret import caret, printable
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line with these arguments (the process's by default); gives the exit code."""
+    _log_one_line_each()
+    try:
+        result = cli.main(arguments, prog_name="fhirpath-otel", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        return _fail(_usage(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        _discard_output()
+        return BROKEN_PIPE
+    except ExpressionError as error:
+        place = caret(error.expression, error.start, error.end)
+        return _fail(str(error), error.exit_code, "\n".join(f"  {line}" for line in place.split("\n")))
+    except FhirpathOtelError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        _discard_output()
+        return _fail(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+    except Exception as error:  # a bug is no reason for a screenful of traceback
+        if os.environ.get("FHIRPATH_OTEL_TRACEBACK"):
+            raise
+        hint = "this is a bug; FHIRPATH_OTEL_TRACEBACK=1 shows where"
+        return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, exit_code: int, place: str | None = None) -> int:
+    color = False if os.environ.get("NO_COLOR") else None
+    click.echo(click.style("error:", fg="red", bold=True) + f" {printable(message)}", err=True, color=color)
+    if place is not None:
+        click.echo(place, err=True)
+    return exit_code
+
+
+def _usage(error: click.ClickException) -> str:
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return message
+    return f"{message}{'' if message.endswith(('.', '?')) else '.'} Try: {context.command_path} --help"
+
+
+def _discard_output() -> None:
+    """Let Python's own last flush of standard output go nowhere, since where it should go is broken."""
+    try:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+    except (OSError, ValueError):
+        pass
+
+
+def _log_one_line_each() -> None:
+    """Warnings of libraries (an exporter's, say) as one line each on standard error, without tracebacks."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        record.levelname = record.levelname.lower()
+        record.exc_info = record.exc_text = record.stack_info = None
+        return printable(super().format(record))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
