@@ -1,0 +1,185 @@
+"""The tables of a DuckDB database: one a resource type, `(id, raw, r)`.
+
+`raw` is the resource's text, the truth; `r` is a STRUCT of the elements that were seen, made from it for queries.
+The structure of each `r` is kept in `fhirpath_otel.structures`, and grows with the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fhirpath_otel.databases.duckdb_connection import cursor
+from fhirpath_otel.databases.structure import Structure, merge, sql_type
+from fhirpath_otel.errors import DatabaseError
+
+if TYPE_CHECKING:
+    import duckdb
+
+    Connection = duckdb.DuckDBPyConnection
+
+# DuckDB's JSON functions take numbers through a double: 1.00 becomes 1.0. So numbers become strings first.
+# A quote after a word character ends a key if a colon follows: inside a string a quote has a backslash before it.
+_QUOTED = r"""regexp_replace(raw, '(\w"\s*:\s*)(-?\d[\d.eE+-]*)', '\1"\2"', 'g')"""
+# Numbers in lists have no key before them. Here every string and number is marked with control characters, which JSON
+# text cannot have: a string gets two after it, a number one on each side. Takes four times as long.
+_QUOTED_IN_LISTS = (
+    r"""replace(replace(regexp_replace(raw, '("(?:[^"\\]|\\.)*")|(-?\d[\d.eE+-]*)', '\1' || chr(1) || '\2' || chr(1),"""
+    r""" 'g'), chr(1) || chr(1), ''), chr(1), '"')"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedType:
+    """The structure of a type's column `r`, and the paths of the data that it does not, or not always, hold."""
+
+    structure: dict[str, Structure]
+    dropped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the resources of one type: new ones, ones with a new text, and ones that were there already."""
+
+    loaded: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+
+
+class ConflictError(Exception):
+    """One id came twice with different texts in one run."""
+
+    def __init__(self, resource_type: str, id_: str) -> None:
+        self.resource_type = resource_type
+        self.id = id_
+        super().__init__(f"{resource_type}/{id_}")
+
+
+def structures(connection: Connection) -> dict[str, LoadedType]:
+    """The resource types that are loaded, by name; empty for a database that nothing was loaded into."""
+    import duckdb
+
+    reading = cursor(connection)
+    try:
+        rows = reading.execute("SELECT * FROM fhirpath_otel.structures ORDER BY resource_type").fetchall()
+    except duckdb.CatalogException:
+        return {}
+    finally:
+        reading.close()
+    return {
+        type_: LoadedType(json.loads(below), tuple(json.loads(dropped))) for type_, below, dropped in rows
+    }
+
+
+def ensure_schema(connection: Connection) -> None:
+    """Makes the table of structures where it is missing."""
+    connection.execute("CREATE SCHEMA IF NOT EXISTS fhirpath_otel")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS fhirpath_otel.structures"
+        "(resource_type VARCHAR, structure VARCHAR, dropped VARCHAR)"
+    )
+
+
+def ensure_table(
+    connection: Connection, resource_type: str, seen: LoadedType, stored: LoadedType | None
+) -> dict[str, Structure]:
+    """Makes the table of a type, or lets it grow by what was seen. Gives the structure it has now."""
+    import duckdb
+
+    if stored is None:
+        structure = seen.structure
+        columns = f"(id VARCHAR, raw VARCHAR USING COMPRESSION zstd, r {sql_type(structure)})"
+        try:
+            connection.execute(f'CREATE TABLE "{resource_type}"{columns}')
+        except duckdb.CatalogException:
+            raise DatabaseError(
+                f"this database has a table {resource_type} that was not made by a load; use another database"
+            ) from None
+    else:
+        structure = merge(stored.structure, seen.structure)  # type: ignore[assignment]
+        if structure != stored.structure:
+            connection.execute(f'ALTER TABLE "{resource_type}" ALTER r TYPE {sql_type(structure)}')
+    _check_column(connection, resource_type, structure)
+    dropped = tuple(sorted({*seen.dropped, *(stored.dropped if stored else ())}))
+    if LoadedType(structure, dropped) != stored:
+        connection.execute("DELETE FROM fhirpath_otel.structures WHERE resource_type = $1", [resource_type])
+        row = [resource_type, json.dumps(structure), json.dumps(dropped)]
+        connection.execute("INSERT INTO fhirpath_otel.structures VALUES ($1, $2, $3)", row)
+    return structure
+
+
+def _check_column(connection: Connection, resource_type: str, structure: Structure) -> None:
+    """INSERT leaves out members that the column does not have, in silence: so make sure that it has them."""
+    row = connection.execute(
+        f"SELECT typeof(NULL::{sql_type(structure)}) = data_type FROM duckdb_columns()"
+        " WHERE database_name = current_database() AND schema_name = 'main' AND table_name = $1"
+        " AND column_name = 'r'",
+        [resource_type],
+    ).fetchone()
+    if row != (True,):
+        raise DatabaseError(
+            f"the table {resource_type} was changed by other means than a load; load into a new database"
+        )
+
+
+def insert_statement(resource_type: str, structure: Structure, *, parts: int, decimal_lists: bool) -> str:
+    """INSERT of `parts` times two parameters, a list of ids and one of texts; the parts run in parallel."""
+    literal = json.dumps(structure).replace("'", "''")
+    shred = f"from_json({_QUOTED_IN_LISTS if decimal_lists else _QUOTED}, '{literal}')"
+    selects = (
+        f"SELECT id, raw, {shred} FROM (SELECT unnest(${2 * part + 1}) AS id, unnest(${2 * part + 2}) AS raw)"
+        for part in range(parts)
+    )
+    return f'INSERT INTO "{resource_type}" {" UNION ALL ".join(selects)}'
+
+
+def settle_copies(connection: Connection, resource_type: str, last_place: int, inserted: int) -> Counts:
+    """Leaves one row an id, after rows were inserted behind `last_place` (a rowid).
+
+    Of rows with the same text the first stays, of others the new one. Raises ConflictError for two new texts.
+    """
+    twice = connection.execute(
+        "CREATE OR REPLACE TEMP TABLE twice AS"
+        f' SELECT hash(id) AS h FROM "{resource_type}" GROUP BY h HAVING count(*) > 1'
+    ).fetchone()
+    if twice == (0,):
+        return Counts(loaded=inserted)
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE copies AS"
+        " SELECT rowid AS place, id, md5_number(raw) AS content, rowid > $1 AS new"
+        f' FROM "{resource_type}" WHERE hash(id) IN (FROM twice)',
+        [last_place],
+    )
+    conflict = connection.execute(
+        "SELECT id FROM copies WHERE new GROUP BY id HAVING count(DISTINCT content) > 1 ORDER BY min(place) LIMIT 1"
+    ).fetchone()
+    if conflict:
+        raise ConflictError(resource_type, conflict[0])
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE ids AS"
+        " SELECT id, min(place) FILTER (new) AS first, count(*) FILTER (new) AS news,"
+        " bool_or(NOT new) AS stored, count(DISTINCT content) = 1 AS same FROM copies GROUP BY id HAVING count(*) > 1"
+    )
+    connection.execute(
+        f'DELETE FROM "{resource_type}" WHERE rowid IN (SELECT place FROM copies JOIN ids USING (id)'
+        " WHERE CASE WHEN stored AND same THEN new ELSE place <> first END)"
+    )
+    row = connection.execute(
+        "SELECT count(*) FILTER (stored AND NOT same), count(*) FILTER (stored AND same), sum(news - 1) FROM ids"
+    ).fetchone()
+    replaced, unchanged, repeated = row if row and row[2] is not None else (0, 0, 0)
+    return Counts(inserted - int(repeated) - replaced - unchanged, replaced, unchanged)
+
+
+def last_place(connection: Connection, resource_type: str) -> int:
+    """The rowid of the last row, -1 for an empty table."""
+    row = connection.execute(f'SELECT coalesce(max(rowid), -1) FROM "{resource_type}"').fetchone()
+    return int(row[0]) if row else -1
+
+
+def parts_of(items: Sequence[str], parts: int) -> list[Sequence[str]]:
+    """At most that many slices of about the same length, in order."""
+    step = max(1, -(-len(items) // parts))
+    return [items[start : start + step] for start in range(0, len(items), step)]

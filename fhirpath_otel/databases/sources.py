@@ -1,0 +1,285 @@
+"""Files of FHIR resources: which ones to read, what they hold, and what is wrong with them.
+
+A file is judged by its content: gzip or not, one resource a line (NDJSON) or a JSON document (a Bundle, a single
+resource). Every resource comes with its text as it stands in the file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import io
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgspec
+
+from fhirpath_otel.databases.documents import MAX_RESOURCE_BYTES, BrokenDocumentError, read_documents
+from fhirpath_otel.errors import LoadError, UsageError
+
+BUFFER_BYTES = 1 << 20
+LOADABLE = re.compile(r"\.(ndjson|jsonl|json)(\.gz)?$", re.IGNORECASE)
+
+_UUID_URL = "urn:uuid:"
+_FIRST_LINE_BYTES = 8 << 20
+_SKIPPABLE = "mend it, or skip what is broken (--on-error skip)"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The files to read, in order, and what was in their folders beside them."""
+
+    files: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+class Resource(NamedTuple):
+    """A resource with its text as it stands in the file, without the line end. `line` is 1-based."""
+
+    type: str
+    id: str
+    text: bytes
+    line: int
+
+
+def discover(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
+    """The files behind paths, folders (all levels, by name) and patterns such as `export/*.ndjson`.
+
+    A file that is named is always read; of a folder, what ends in .ndjson, .jsonl or .json, also with .gz.
+    The same file is read once. Raises UsageError where there is nothing to read.
+    """
+    files: dict[tuple[int, int], str] = {}
+    ignored: list[str] = []
+    for path in chain.from_iterable(map(_matches, paths)):
+        found = [path]
+        if path.is_dir():
+            found = list(_walk(path, ignored))
+            if not found:
+                raise UsageError(f"{path}: no .ndjson, .jsonl or .json file in this folder")
+        for file in found:
+            status = file.stat()
+            files.setdefault((status.st_dev, status.st_ino), str(file))
+    if not files:
+        raise UsageError("nothing to load: name a file or a folder")
+    return Inputs(tuple(files.values()), tuple(ignored))
+
+
+def _matches(given: str | os.PathLike[str]) -> list[Path]:
+    path = Path(given)
+    if path.is_file() or path.is_dir():
+        return [path]
+    if path.exists():
+        raise UsageError(f"{path}: neither a file nor a folder; a load reads its input twice")
+    if not glob.has_magic(str(path)):
+        raise UsageError(f"{path}: no such file or folder")
+    found = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207, Path.glob takes no absolute ones
+    if not found:
+        raise UsageError(f"{path}: no file or folder matches")
+    return found
+
+
+def _walk(folder: Path, ignored: list[str]) -> Iterator[Path]:
+    """The loadable files below a folder; hidden ones and links to folders are ignored."""
+    for here, folders, names in os.walk(folder, onerror=_unreadable):
+        passed = {name for name in folders if name.startswith(".") or Path(here, name).is_symlink()}
+        folders[:] = sorted(set(folders) - passed)
+        for name in sorted([*names, *passed]):
+            path = Path(here, name)
+            if LOADABLE.search(name) and not name.startswith(".") and path.is_file():
+                yield path
+            else:
+                ignored.append(str(path))
+
+
+def _unreadable(error: OSError) -> None:
+    raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+class _Header(msgspec.Struct):
+    resourceType: str = ""  # noqa: N815, a key of FHIR
+    id: str = ""
+
+
+_decode_header = msgspec.json.Decoder(_Header).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Reader:
+    """Reads files, and tells what cannot be loaded in them.
+
+    `reject` gets a LoadError for each resource or file that is left out; it may raise it to stop. `advance` gets
+    the number of bytes read from disk. `entries_without_resource` counts over all files.
+    """
+
+    def __init__(
+        self,
+        resource_types: frozenset[str],
+        reject: Callable[[LoadError], None],
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.entries_without_resource = 0
+        self._types = resource_types
+        self._reject = reject
+        self._advance = advance
+
+    def read(self, path: str) -> Iterator[Resource]:
+        """The resources of a file, in their order."""
+        try:
+            with _Watched(path, self._advance) as file:
+                yield from self._read(_unpacked(file), path)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            self._reject(LoadError("the gzip data is damaged or cut off; get the file anew", path))
+        except OSError as error:
+            self._reject(LoadError(f"cannot be read: {error.strerror or error}", path))
+
+    def _read(self, stream: BinaryIO, path: str) -> Iterator[Resource]:
+        head = _first_lines(stream)
+        start = b"".join(head)
+        if problem := _file_problem(start.lstrip()[:BUFFER_BYTES]):
+            self._reject(LoadError(problem, path))
+        elif _is_document(head):
+            yield from self._documents(start, stream, path, 1)
+        else:
+            yield from self._lines(chain(head, iter(lambda: stream.readline(MAX_RESOURCE_BYTES), b"")), path)
+
+    def _lines(self, pieces: Iterator[bytes], path: str) -> Iterator[Resource]:
+        for number, line in enumerate(pieces, 1):
+            text = line.rstrip(b"\r\n")
+            if len(text) == MAX_RESOURCE_BYTES:
+                limit = f"a line of more than {MAX_RESOURCE_BYTES >> 20} MiB, which one resource cannot be"
+                self._reject(LoadError(f"{limit}; {_SKIPPABLE}", path, number))
+                next((piece for piece in pieces if piece.endswith(b"\n")), None)
+            elif text and not text.isspace():
+                resource = self._resource(text, path, number, container=True)
+                if resource and resource.type == "Bundle":
+                    yield from self._documents(text, None, path, number)
+                elif resource:
+                    yield resource
+
+    def _documents(self, head: bytes, stream: BinaryIO | None, path: str, line: int) -> Iterator[Resource]:
+        try:
+            for part in read_documents(head, stream, line):
+                if part.text is None:
+                    self.entries_without_resource += 1
+                elif resource := self._resource(part.text, path, part.line, part.full_url):
+                    yield resource
+        except BrokenDocumentError as error:
+            self._reject(LoadError(f"{error.message}; {_SKIPPABLE}", path, error.line))
+
+    def _resource(
+        self, text: bytes, path: str, line: int, full_url: str = "", *, container: bool = False
+    ) -> Resource | None:
+        """The resource that a text is; None, after `reject`, if it is none. A `container` may lack an id."""
+        try:
+            header = _decode_header(text)
+            if not text.isascii():
+                text.decode()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._reject(LoadError(_text_problem(text, error), path, line))
+            return None
+        type_, id_ = header.resourceType, header.id
+        if not id_ and full_url.startswith(_UUID_URL):
+            id_ = full_url[len(_UUID_URL) :]
+        if type_ in self._types and (id_ or (container and type_ == "Bundle")):
+            return Resource(type_, id_, text, line)
+        self._reject(LoadError(self._header_problem(type_, id_), path, line))
+        return None
+
+    def _header_problem(self, type_: str, id_: str) -> str:
+        if not type_:
+            return f"JSON without a resourceType is no FHIR resource; {_SKIPPABLE}"
+        if type_ not in self._types:
+            close = get_close_matches(type_, self._types, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"FHIR R4 has none of that name; {_SKIPPABLE}"
+            return f"unknown resource type {type_!r}; {hint}"
+        return f"this {type_} has no id, by which it could be told from others; {_SKIPPABLE}"
+
+
+class _Watched(io.FileIO):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, path: str, advance: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self._advance = advance
+
+    def readinto(self, buffer: Any) -> int | None:
+        size = super().readinto(buffer)
+        self._advance(size or 0)
+        return size
+
+
+def _unpacked(file: io.FileIO) -> BinaryIO:
+    """The content, through gzip where its first bytes say so."""
+    plain = io.BufferedReader(file, BUFFER_BYTES)
+    if plain.peek(2).startswith(b"\x1f\x8b"):
+        return io.BufferedReader(gzip.GzipFile(fileobj=plain), BUFFER_BYTES)
+    return plain
+
+
+def _first_lines(stream: BinaryIO) -> list[bytes]:
+    """The lines up to the second that is not blank, without a byte order mark: enough to tell what follows."""
+    lines: list[bytes] = []
+    filled = 0
+    while filled < 2 and (line := stream.readline(_FIRST_LINE_BYTES)):
+        lines.append(line if lines else line.removeprefix(codecs.BOM_UTF8))
+        filled += not lines[-1].isspace()
+    return lines
+
+
+def _is_document(head: list[bytes]) -> bool:
+    """Whether the file is one JSON text over many lines: an object that neither of the first lines completes."""
+    filled = [line for line in head if line and not line.isspace()]
+    if not filled[0].lstrip().startswith(b"{") or any(map(_is_complete, filled)):
+        return False
+    return len(filled) > 1 or len(filled[0]) == _FIRST_LINE_BYTES
+
+
+def _is_complete(line: bytes) -> bool:
+    try:
+        _decode_object(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _file_problem(start: bytes) -> str | None:
+    """Why a file that begins like this, after white space, cannot hold FHIR JSON at all."""
+    if not start:
+        return "the file is empty; remove it, or get it anew"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "the file is UTF-16; convert it to UTF-8"
+    if b"\0" in start or not start[:1].isascii() or start[0] < ord(" "):
+        return "binary data; only JSON text can be loaded, plain or gzipped"
+    if start.startswith(b"<"):
+        return "XML; only FHIR's JSON format can be loaded"
+    if start.startswith(b"["):
+        return "a JSON array; put each resource on a line of its own (NDJSON), or all into a Bundle"
+    return None
+
+
+def _text_problem(text: bytes, error: Exception) -> str:
+    """Why a text is no resource, after decoding its header failed."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as undecodable:
+        return f"not UTF-8 at byte {undecodable.start}; convert the file to UTF-8"
+    if isinstance(error, RecursionError):
+        return f"JSON that is nested too deeply; {_SKIPPABLE}"
+    if not isinstance(error, msgspec.ValidationError):
+        reason = (
+            str(error)
+            .removeprefix("JSON is malformed: ")
+            .replace("Input data was truncated", "it ends too early")
+        )
+        return f"not valid JSON: {reason}; {_SKIPPABLE}"
+    if text.lstrip().startswith(b"{"):
+        return f"resourceType and id have to be strings; {_SKIPPABLE}"
+    return f"a FHIR resource is a JSON object, which this is not; {_SKIPPABLE}"
