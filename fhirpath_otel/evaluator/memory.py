@@ -1,0 +1,114 @@
+"""The in-memory engine: fhirpathpy over one resource at a time, for what SQL cannot express.
+
+It gives the same results as SQL where both can evaluate: `memory_tree.py` evaluates paths and operands by our own
+syntax tree and model, `memory_functions.py` mends functions, and numbers are decimals that keep their digits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from decimal import Context, Decimal, localcontext
+from functools import cache
+from importlib import metadata
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from fhirpath_otel.errors import EvaluationError, FhirpathOtelError
+from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.plan import SeveralItems
+from fhirpath_otel.evaluator.typecheck import TypedExpression
+
+if TYPE_CHECKING:
+    from fhirpath_otel.evaluator.result import Row, Rows
+
+ENGINE = "fhirpathpy"
+
+EvaluateResource = Callable[[str], Iterator[Any]]
+"""The JSON text of a resource → the items of the result, as FHIR JSON values."""
+
+_DIGITS = 100  # of what is computed: 28 of each factor survive, and a quotient is rounded only once
+_VARIABLES = {
+    "ucum": "http://unitsofmeasure.org",
+    "sct": "http://snomed.info/sct",
+    "loinc": "http://loinc.org",
+}
+
+
+@cache
+def engine_version() -> str:
+    """The installed version of fhirpathpy."""
+    return metadata.version(ENGINE)
+
+
+def compile_expression(typed: TypedExpression) -> EvaluateResource:
+    """A function that evaluates the expression over the text of one resource.
+
+    Raises FhirpathOtelError where fhirpathpy is not installed; the function raises EvaluationError and SeveralItems.
+    """
+    try:
+        from fhirpathpy.engine.invocations.constants import constants
+        from fhirpathpy.engine.nodes import ResourceNode
+        from fhirpathpy.models import models
+    except ImportError as error:
+        raise FhirpathOtelError(
+            "this expression is evaluated in memory, which needs fhirpathpy: pip install 'fhirpath-otel[fhirpathpy]'"
+        ) from error
+    from fhirpath_otel.evaluator.memory_functions import invocations
+    from fhirpath_otel.evaluator.memory_tree import compiled
+    from fhirpath_otel.evaluator.memory_values import as_json
+
+    model = load_model()
+    evaluate = compiled(typed.tree, model)
+    shared = {"model": models["r4"], "userInvocationTable": invocations(model), "traceFn": lambda *_: None}
+    decimals = Context(prec=_DIGITS)
+
+    def items(raw: str) -> Iterator[Any]:
+        root = [ResourceNode(json.loads(raw, parse_float=Decimal), typed.resource_type)]
+        variables = {**_VARIABLES, **dict.fromkeys(("context", "resource", "rootResource"), root)}
+        constants.reset()
+        try:
+            with localcontext(decimals):
+                found = evaluate({**shared, "dataRoot": root, "vars": variables}, root)
+        except SeveralItems:
+            raise
+        except Exception as error:
+            raise _failure(typed.expression, error) from error
+        return (value for item in found if (value := as_json(item)) is not None)
+
+    return items
+
+
+class MemoryRows:
+    """The items of every resource in `resources`, which are (id, text) rows. The order is theirs."""
+
+    def __init__(self, resources: Rows, evaluate: EvaluateResource) -> None:
+        self._resources = resources
+        self._evaluate = evaluate
+        self.in_memory_active_ns = 0
+
+    @property
+    def sql_active_ns(self) -> int:
+        """How long the database took to hand over the resources."""
+        return self._resources.sql_active_ns
+
+    def batches(self) -> Iterator[list[Row]]:
+        """Raises EvaluationError."""
+        for resources in self._resources.batches():
+            started_ns = perf_counter_ns()
+            try:
+                batch = [(id_, value) for id_, raw in resources for value in self._evaluate(raw)]
+            finally:
+                self.in_memory_active_ns += perf_counter_ns() - started_ns
+            yield batch
+
+    def close(self) -> None:
+        """Ends the reading of resources."""
+        self._resources.close()
+
+
+def _failure(expression: str, error: Exception) -> EvaluationError:
+    """An error of fhirpathpy: its messages quote values of resources, so ours names the kind of error only."""
+    return EvaluationError(
+        f"evaluation in memory failed ({type(error).__name__})", expression, 0, len(expression)
+    )
