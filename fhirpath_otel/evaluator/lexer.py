@@ -93,7 +93,7 @@ def unquote(text: str, token: str, start: int) -> str:
         if (len(content) - len(content.rstrip("\\"))) % 2 == 0:  # else the last quote is escaped
             return _escapes(lambda escape: _unescape(text, escape, start + 1), content)
     kind = "string" if token[0] == "'" else "name in backticks"
-    raise ExpressionSyntaxError(f"the {kind} is not closed (expected {token[0]}); it begins", text, start)
+    raise ExpressionSyntaxError(f"no {token[0]} closes the {kind}", text, start)
 
 
 def _unescape(text: str, escape: re.Match[str], offset: int) -> str:

@@ -73,9 +73,7 @@ def explain(
     if token[0] in "'`":
         unquote(text, token, start)  # what is not closed, or has a wrong escape, is the better explanation
     if token.startswith("/*"):
-        return ExpressionSyntaxError(
-            "the comment is not closed (expected */); it begins", text, start, start + 2
-        )
+        return ExpressionSyntaxError("no */ closes the comment", text, start, start + 2)
     if token == END and not before:
         return ExpressionSyntaxError("the expression is empty", text, 0)
     if complaint := _no_token(token):
@@ -120,7 +118,7 @@ def _hint(expected: str, before: str, token: str, after: str, joined: bool) -> s
         return _NEGATION
     if token[0] == "%" and before != "%":
         return "the remainder of a division is written 'mod'"
-    if before[:1] == "'" and joined:
+    if before[:1] == "'" and joined and token != END:
         return "a quote inside a string is written \\'"
     if before[:1] == "@" and joined:
         return _TEMPORAL
