@@ -13,12 +13,11 @@ from collections.abc import Sequence
 
 import click
 
-from fhirpath_otel.commands import cli
+from fhirpath_otel.commands import BROKEN_PIPE, cli
 from fhirpath_otel.errors import ExpressionError, FhirpathOtelError
 from fhirpath_otel.reports.caret import caret, printable
 
 INTERRUPTED = 130
-BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

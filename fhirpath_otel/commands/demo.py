@@ -28,7 +28,7 @@ EXPRESSIONS = (
     "Patient.birthDate < @1950-01-01 and deceased.empty()",
     "Patient.extension('http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex').value",
     "Observation.where(code.coding.exists(code = '4548-4')).value.ofType(Quantity).value",
-    "Observation.component.where(code.coding.exists(code = '8480-6' and system = 'http://loinc.org')).value",
+    "Observation.component.where(code.coding.exists(code = '8480-6')).value.ofType(Quantity).value > 140",
     "Observation.where(value.ofType(Quantity).value > referenceRange.first().high.value).code.text",
     "Condition.where(clinicalStatus.coding.exists(code = 'active')).code.coding.first().display",
     "Encounter.where(class.code in ('EMER' | 'IMP')).participant.individual.display",
@@ -45,6 +45,7 @@ class Run:
 
     expression: str
     mode: str
+    reason: str | None
     items: int
     seconds: float
     sample: tuple[Any, ...]
@@ -114,7 +115,13 @@ def _make_population(folder: Path, patients: int, console: Console) -> None:
 
 
 def _load(database: Database, folder: Path, console: Console) -> None:
-    raise NotImplementedError
+    from fhirpath_otel.reports.durations import duration, size
+
+    report = database.load(folder / "population")
+    rate = size(report.bytes / report.seconds)
+    console.print(
+        f"Loaded   {report.resources:,} resources in {duration(report.seconds)}, {rate}/s", soft_wrap=True
+    )
 
 
 def _run(database: Database, expression: str, outcomes: Counter[tuple[str, str]]) -> Run:
@@ -126,7 +133,7 @@ def _run(database: Database, expression: str, outcomes: Counter[tuple[str, str]]
     took = perf_counter() - started
     if result.sampling is not None:
         outcomes[result.sampling.decision, result.sampling.reason] += 1
-    return Run(expression, result.mode, items, took, sample)
+    return Run(expression, result.mode, result.mode_reason, items, took, sample)
 
 
 def _print_answers(runs: list[Run], console: Console) -> None:
@@ -139,6 +146,8 @@ def _print_answers(runs: list[Run], console: Console) -> None:
         say(f"  {run.expression}", console)
         shown = ", ".join(map(text, run.sample)) + (", …" if run.items > len(run.sample) else "")
         say(f"      {run.items:>7,} items  {duration(run.seconds):>8}  {run.mode:<6}  {shown}", console)
+        if run.reason is not None:
+            say(f"      in memory, because of {run.reason}", console)
 
 
 def _print_telemetry(outcomes: Counter[tuple[str, str]], file: Path | None, console: Console) -> None:
@@ -154,11 +163,11 @@ def _print_telemetry(outcomes: Counter[tuple[str, str]], file: Path | None, cons
         say(f"  {slowest.attributes.get(semconv.EXPRESSION_TEMPLATE.name, slowest.name)}", console)
         for line in trace_tree(spans, slowest.trace_id):
             say(line, console)
-    console.print("\nTraces", style="bold")
-    for (decision, reason), count in sorted(outcomes.items(), key=lambda item: -item[1]):
-        console.print(f"  {count:>4} {decision:<10} {reason.replace('_', ' ')}", soft_wrap=True)
+    console.print(f"\nTraces of {outcomes.total():,} evaluations", style="bold")
+    for (decision, reason), count in outcomes.most_common():
+        console.print(f"  {count:>5,} {decision:<10} {reason.replace('_', ' ')}", soft_wrap=True)
     if file is not None:
-        console.print(f"  in {file}", soft_wrap=True)
+        console.print(f"  Those kept are in {file}", soft_wrap=True)
 
 
 def _slowest(spans: list[SpanRecord]) -> SpanRecord | None:
@@ -177,4 +186,4 @@ def _next_command(path: Path) -> str:
         words = ["fhirpath-otel"]
     else:
         words = [os.path.relpath(program)]
-    return shlex.join([*words, "evaluate", str(path), NEXT, "--explain"])
+    return f'{shlex.join([*words, "evaluate", str(path)])} "{NEXT}" --explain'

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fhirpath_otel.databases.duckdb_load import LoadReport, Progress
+
+MOST_LISTED = 20
+SECONDS_PER_LINE = 5.0
 
 
 @click.command(
@@ -24,7 +37,80 @@ Examples:
 def load(database: str, paths: tuple[str, ...], on_error: str) -> None:
     """Load FHIR R4 resources from PATHs into DATABASE, a DuckDB file that is made if need be.
 
-    A PATH is an NDJSON file, a Bundle or a single resource (JSON), each also gzipped, or a folder of these. All of it is
-    loaded or nothing. A resource that is there already, by type and id, is replaced.
+    A PATH is an NDJSON file, a Bundle or a single resource (JSON), each also gzipped, or a folder of these. All of it
+    is loaded or nothing. A resource that is there already, by type and id, is replaced.
     """
-    raise NotImplementedError
+    import fhirpath_otel as fo
+    from fhirpath_otel.reports.console import error_output, output
+
+    with fo.connect(database) as opened:
+        with progress(error_output()) as show:
+            report = opened.load(*paths, on_error=on_error, progress=show)
+        print_load(report, output())
+
+
+@contextmanager
+def progress(console: Console, clock: Callable[[], float] = monotonic) -> Iterator[Progress]:
+    """Shows progress: a bar on a terminal, elsewhere a line every few seconds."""
+    if not console.is_terminal:
+        yield _lines(console, clock)
+        return
+    from rich import progress as bars
+
+    columns = bars.TextColumn("Loading"), bars.BarColumn(), bars.DownloadColumn(), bars.TimeRemainingColumn()
+    with bars.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("Loading")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(console: Console, clock: Callable[[], float]) -> Progress:
+    from fhirpath_otel.reports.console import say
+    from fhirpath_otel.reports.durations import size
+
+    said = clock()
+
+    def show(done: int, total: int) -> None:
+        nonlocal said
+        if clock() - said >= SECONDS_PER_LINE:
+            said = clock()
+            say(f"Loading: {done * 100 // max(total, 1)} % of {size(total)}", console)
+
+    return show
+
+
+def print_load(report: LoadReport, console: Console) -> None:
+    """The resources of each type, then what was left out, ignored, or is not seen by SQL."""
+    from fhirpath_otel.reports.console import say
+    from fhirpath_otel.reports.durations import duration, size
+
+    rate = size(report.bytes / max(report.seconds, 1e-9))
+    files = f"{report.files:,} file{'' if report.files == 1 else 's'}"
+    took = f"{size(report.bytes)} in {duration(report.seconds)}, {rate}/s"
+    say(f"Loaded {report.resources:,} resources of {files} ({took})", console)
+    for name, counts in report.types.items():
+        total = counts.loaded + counts.replaced + counts.unchanged
+        known = [("replaced", counts.replaced), ("unchanged", counts.unchanged)]
+        told = ", ".join(f"{count:,} {what}" for what, count in known if count)
+        say(f"{total:>12,} {name}{f' ({told})' if told else ''}", console)
+    if report.entries_without_resource:
+        say(f"{report.entries_without_resource:,} Bundle entries have no resource", console)
+    skipped = [
+        f"{one.path}{'' if one.line is None else f':{one.line}'}: {one.reason}" for one in report.skipped
+    ]
+    _print_list("Skipped", report.skipped_count, skipped, console)
+    _print_list("Not loaded, by their names,", len(report.ignored), report.ignored, console)
+    dropped = [f"{one.path}: {one.reason}" for one in report.dropped]
+    _print_list("Kept in the resources, but not seen by SQL,", len(dropped), dropped, console)
+
+
+def _print_list(what: str, count: int, items: Sequence[str], console: Console) -> None:
+    from fhirpath_otel.reports.caret import printable
+    from fhirpath_otel.reports.console import say
+
+    if not count:
+        return
+    say(f"{what} {count:,}:", console)
+    for item in items[:MOST_LISTED]:
+        say(f"  {printable(item)}", console)
+    if count > len(items[:MOST_LISTED]):
+        say(f"  … and {count - MOST_LISTED:,} more", console)

@@ -68,5 +68,5 @@ def _line(name: str, width: int, span: SpanRecord, begin: int, extent: int) -> T
     return Text.assemble(
         f"{cut:<{width}} ",
         (f"{took:>8} ", "bold"),
-        (bar.ljust(BAR_WIDTH), "red" if span.status_error else "cyan"),
+        (bar, "red" if span.status_error else "cyan"),
     )
