@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 8_192
 RESOURCES_PER_BATCH = 512
+MOST_IDLE_CURSORS = 8
 
 
 class DuckDBDatabase:
@@ -48,6 +49,7 @@ class DuckDBDatabase:
         self._version = 0
         self._types: dict[str, LoadedType] | None = None
         self._digits: dict[tuple[str, tuple[str, ...]], Digits] = {}
+        self._idle: list[duckdb.DuckDBPyConnection] = []
 
     def load(
         self, *paths: str | Path, on_error: str = "stop", progress: Progress | None = None
@@ -109,12 +111,26 @@ class DuckDBDatabase:
         """Starts a statement."""
         model = load_model()
         converters = [converter(column.structure, column.type_name, model) for column in statement.columns]
-        return _Rows(self.cursor(), statement.text, statement.parameters, converters, ROWS_PER_BATCH)
+        return _Rows(self, statement.text, statement.parameters, converters, ROWS_PER_BATCH)
 
     def resources(self, resource_type: str) -> _Rows:
         """The (id, text) of every resource of a type, in the order of loading."""
         text = f"SELECT id, raw FROM {quoted(resource_type)}"
-        return _Rows(self.cursor(), text, (), [None], RESOURCES_PER_BATCH)
+        return _Rows(self, text, (), [None], RESOURCES_PER_BATCH)
+
+    def borrow_cursor(self) -> duckdb.DuckDBPyConnection:
+        """A cursor for one statement, to be given back; making one takes 0.2 ms."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.cursor()
+
+    def return_cursor(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Takes a borrowed cursor back."""
+        if len(self._idle) < MOST_IDLE_CURSORS:
+            self._idle.append(cursor)
+        else:
+            cursor.close()
 
     def _loaded(self) -> dict[str, LoadedType]:
         with self._lock:
@@ -143,24 +159,28 @@ class _Rows:
 
     def __init__(
         self,
-        cursor: duckdb.DuckDBPyConnection,
+        database: DuckDBDatabase,
         text: str,
         parameters: Sequence[Any],
         converters: list[Convert | None],
         batch_size: int,
     ) -> None:
         self.sql_active_ns = 0
-        self._cursor = cursor
+        self._database = database
+        self._cursor: duckdb.DuckDBPyConnection | None = database.borrow_cursor()
         self._converters = converters
         self._batch_size = batch_size
-        self._call(lambda: cursor.execute(text, list(parameters)))
+        self._call(lambda cursor: cursor.execute(text, parameters))
 
     def batches(self) -> Iterator[list[Row]]:
-        while batch := self._call(lambda: self._cursor.fetchmany(self._batch_size)):
+        while batch := self._call(lambda cursor: cursor.fetchmany(self._batch_size)):
             yield self._converted(batch)
 
     def close(self) -> None:
-        self._cursor.close()
+        """Gives the cursor back."""
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            self._database.return_cursor(cursor)
 
     def _converted(self, batch: list[tuple[Any, ...]]) -> list[Row]:
         if self._converters == [None]:
@@ -178,10 +198,12 @@ class _Rows:
                 return value if convert is None else convert(value)
         return None
 
-    def _call(self, function: Any) -> Any:
+    def _call(self, function: Callable[[duckdb.DuckDBPyConnection], Any]) -> Any:
+        cursor = self._cursor
+        assert cursor is not None
         started_ns = perf_counter_ns()
         try:
-            return duckdb_connection.interruptible(self._cursor, function)
+            return duckdb_connection.interruptible(cursor, lambda: function(cursor))
         except Exception as error:  # noqa: BLE001 -- DuckDB's class for our mark differs between versions
             raise _known_error(error) or error from None
         finally:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fhirpath_otel import semconv
-from fhirpath_otel.errors import DatabaseError, ExpressionTypeError, UsageError
+from fhirpath_otel.errors import DatabaseError, EvaluationError, ExpressionTypeError, UsageError
 from fhirpath_otel.evaluator import memory
 from fhirpath_otel.evaluator.lowering import lower
 from fhirpath_otel.evaluator.model import FHIR_VERSION, load_model
 from fhirpath_otel.evaluator.parser import cached_parse
-from fhirpath_otel.evaluator.plan import NotExpressible, Plan
-from fhirpath_otel.evaluator.result import Explanation, Result, Rows
+from fhirpath_otel.evaluator.plan import NotExpressible, Plan, SeveralItems
+from fhirpath_otel.evaluator.result import Explanation, Result, Rows, several_items
 from fhirpath_otel.evaluator.template import expression_template
 from fhirpath_otel.evaluator.typecheck import TypedExpression, check
 
@@ -112,8 +113,8 @@ def evaluate(
 ) -> Result:
     """Evaluates `expression` for every resource of its root type, or of `resource_type`.
 
-    Raises ExpressionSyntaxError, ExpressionTypeError, UsageError, DatabaseError; reading the result can raise
-    EvaluationError.
+    Raises ExpressionSyntaxError, ExpressionTypeError, UsageError, DatabaseError; EvaluationError comes now or when the
+    result is read.
     """
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use one of {', '.join(MODES)}")
@@ -126,18 +127,32 @@ def evaluate(
             evaluation.execution_mode = semconv.PUSHDOWN
             evaluation.statement_summary = compiled.statement.summary
             started_ns = perf_counter_ns()
-            rows = database.execute(compiled.statement)
+            rows = _started(evaluation, lambda: database.execute(compiled.statement))
         else:
             assert compiled.in_memory is not None
             evaluation.execution_mode = semconv.IN_MEMORY
             evaluation.engine_name, evaluation.engine_version = memory.ENGINE, memory.engine_version()
             evaluation.statement_summary = f"SELECT {compiled.resource_type}"
             started_ns = perf_counter_ns()
-            rows = memory.MemoryRows(database.resources(compiled.resource_type), compiled.in_memory)
+            resources = _started(evaluation, lambda: database.resources(compiled.resource_type))
+            rows = memory.MemoryRows(resources, compiled.in_memory)
+    except SeveralItems as error:
+        recorder.finish(evaluation, error_type=EvaluationError.error_type)
+        raise several_items(expression, error) from None
     except BaseException as error:
         recorder.finish(evaluation, error_type=getattr(error, "error_type", type(error).__name__))
         raise
     return Result(rows, _explanation(expression, compiled, evaluation), evaluation, recorder, started_ns)
+
+
+def _started(evaluation: Evaluation, start: Callable[[], Rows]) -> Rows:
+    """The rows of a statement; one that cannot even start is a SQL stage that failed."""
+    started_ns = perf_counter_ns()
+    try:
+        return start()
+    except BaseException:
+        evaluation.stages.append((semconv.SQL, started_ns, perf_counter_ns()))
+        raise
 
 
 def _compile(
@@ -184,7 +199,7 @@ def _compile_stages(
                 obstacle.end,
                 hint="use mode 'auto' or 'memory'",
             )
-        in_memory = memory.compile_expression(expression, typed.result)
+        in_memory = memory.compile_expression(typed)
         return Compiled(typed, root, template, None, in_memory, str(obstacle or "asked for"))
 
 

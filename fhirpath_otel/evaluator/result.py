@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from decimal import Decimal
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
@@ -34,6 +35,12 @@ class Rows(Protocol):
 
     def close(self) -> None:
         """Lets go of what the database holds for them."""
+
+
+def several_items(expression: str, error: SeveralItems) -> EvaluationError:
+    """The error for the reader, with the place in the expression."""
+    message = "several items where the specification allows one"
+    return EvaluationError(message, expression, error.start, error.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +96,10 @@ class Result:
         self._started_ns = started_ns
         self._count = 0
         self._consumer_ns = 0
-        self._handed_ns = perf_counter_ns()
+        self._handed_ns: int | None = perf_counter_ns()  # None while the next batch is being made
         self._batches = rows.batches()
         self._reading = self._read()
+        self._rows_left = chain.from_iterable(self._reading)
 
     @property
     def mode(self) -> str:
@@ -115,11 +123,11 @@ class Result:
         return None if outcome is None or outcome.trace_id is None else f"{outcome.trace_id:032x}"
 
     def __iter__(self) -> Iterator[Row]:
-        return self._reading
+        return self._rows_left
 
     def fetchall(self) -> list[Row]:
         """All rows that are left."""
-        return list(self._reading)
+        return list(self._rows_left)
 
     def arrow(self) -> Any:
         """A `pyarrow.Table` of `id` and `value`: boolean, int64, decimal or string; other values are JSON text."""
@@ -159,15 +167,14 @@ class Result:
         if hasattr(self, "_reading"):
             self.close()
 
-    def _read(self) -> Generator[Row, None, None]:
+    def _read(self) -> Generator[list[Row], None, None]:
         while True:
-            self._consumer_ns += perf_counter_ns() - self._handed_ns
+            self._take_over()
             try:
                 batch = next(self._batches, None)
             except SeveralItems as error:
                 self._finish(EvaluationError.error_type)
-                message = "several items where the specification allows one"
-                raise EvaluationError(message, self._explanation.expression, error.start, error.end) from None
+                raise several_items(self._explanation.expression, error) from None
             except BaseException as error:
                 self._finish(getattr(error, "error_type", type(error).__name__))
                 raise
@@ -175,21 +182,30 @@ class Result:
             if batch is None:
                 break
             self._count += len(batch)
-            yield from batch
+            yield batch
         self._finish(None)
+
+    def _take_over(self) -> None:
+        """The consumer's time ends here."""
+        if self._handed_ns is not None:
+            self._consumer_ns += perf_counter_ns() - self._handed_ns
+            self._handed_ns = None
 
     def _finish(self, error_type: str | None) -> None:
         evaluation = self._evaluation
         if evaluation.outcome is not None:
             return
+        self._take_over()
         ended_ns = perf_counter_ns()
         evaluation.consumer_ns = self._consumer_ns
         evaluation.result_count = self._count
         evaluation.sql_active_ns = self._rows.sql_active_ns
         evaluation.in_memory_active_ns = self._rows.in_memory_active_ns
-        evaluation.stages.append((semconv.SQL, self._started_ns, ended_ns))
+        stages = [semconv.SQL]
         if evaluation.in_memory_active_ns is not None:
-            evaluation.stages.append((semconv.IN_MEMORY, self._started_ns, ended_ns))
+            # An error belongs to the last stage: to the engine, unless the database raised it.
+            stages.insert(error_type == EvaluationError.error_type, semconv.IN_MEMORY)
+        evaluation.stages.extend((stage, self._started_ns, ended_ns) for stage in stages)
         self._recorder.finish(evaluation, error_type)
         self._rows.close()
 
