@@ -35,7 +35,7 @@ types: $(VENV)/.dev ## mypy --strict
 	$(BIN)/mypy --strict
 
 imports: $(VENV)/.dev ## import-linter: who may import whom
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 docs: $(VENV)/.docs ## the documentation, warnings as errors, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
@@ -45,7 +45,7 @@ check: ## all of the above, as before every change that lands
 
 clean: ## remove environments, caches and what was built
 	rm -rf $(VENV) $(VENV_DUCKDB_1_5) docs/_build dist build htmlcov .coverage .coverage.* \
-	  .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # One stamp for each set of extras: made when the installation succeeded, remade when the metadata changes.
 # The package itself is installed editable, so its own changes need nothing.
