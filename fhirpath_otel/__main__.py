@@ -76,17 +76,15 @@ def _discard_output() -> None:
 
 
 def _log_one_line_each() -> None:
-    """Warnings of libraries (an exporter's, say) as one line each on standard error, without tracebacks."""
+    """What libraries log (an exporter whose collector is away, say) as one warning each, without tracebacks."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    handler.setFormatter(_OneLine())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        record.levelname = record.levelname.lower()
-        record.exc_info = record.exc_text = record.stack_info = None
-        return printable(super().format(record))
+        return f"warning: {printable(record.getMessage())}"
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pty
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -292,6 +295,33 @@ def test_ctrl_c_while_answers_are_written_ends_it(start, database):
 
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted"
+
+
+def test_ctrl_c_stops_a_load_and_leaves_the_database_as_it_was(start, run, people, tmp_path):
+    database, many = tmp_path / "a.duckdb", tmp_path / "many"
+    many.mkdir()
+    (tmp_path / "one.ndjson").write_text(PATIENT, encoding="utf-8")
+    for number in range(40):
+        shutil.copy(people / "Observation.ndjson", many / f"{number}.ndjson")
+    assert run("load", database, tmp_path / "one.ndjson").returncode == 0
+    terminal, theirs = pty.openpty()
+
+    with start("load", database, many, stderr=theirs) as process:
+        os.close(theirs)
+        # The bar shows as soon as the load has begun.
+        shown = os.read(terminal, 1000)
+        while b"Loading" not in shown:
+            shown += os.read(terminal, 1000)
+        process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # how Linux says that the other side of a terminal is closed
+            while more := os.read(terminal, 1000):
+                shown += more
+    os.close(terminal)
+
+    assert process.returncode == 130
+    assert shown.decode().strip().endswith("error: interrupted")
+    assert run("evaluate", database, "Patient.id", "--format", "csv").stdout == "id,value\n1,1\n"
+    assert failed(run("evaluate", database, "Observation.id"), 1, "Observation")
 
 
 def test_a_full_disk_under_the_output_is_one_line(run, database):

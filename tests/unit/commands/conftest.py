@@ -7,12 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from fhirpath_otel.evaluator.parser import parse
 
 import fhirpath_otel
 from fhirpath_otel import settings
 from fhirpath_otel.__main__ import main
 from fhirpath_otel.errors import EvaluationError
+from fhirpath_otel.evaluator.parser import parse
 from fhirpath_otel.evaluator.result import Explanation
 from fhirpath_otel.reports import console
 from fhirpath_otel.telemetry.evaluation import Outcome

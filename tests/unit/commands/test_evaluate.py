@@ -118,10 +118,7 @@ def test_an_error_while_reading_still_tells_the_trace(run, database):
     assert ended.exit_code == 1
     assert ended.output == '{"id":"1","value":"Ada"}\n'
     assert ended.errors == (
-        f"trace {10:032x} kept: error\n"
-        "error: several items at 8\n"
-        "  Patient.broken\n"
-        "          ^^^^^^\n"
+        f"trace {10:032x} kept: error\nerror: several items at 8\n  Patient.broken\n          ^^^^^^\n"
     )
 
 

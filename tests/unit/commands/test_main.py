@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import logging
 
 import click
 import pytest
 
 import fhirpath_otel
 from fhirpath_otel import errors
+from fhirpath_otel.__main__ import _OneLine
 from fhirpath_otel.commands import COMMANDS
 
 
@@ -89,3 +91,11 @@ def test_every_command_has_help_with_examples(run, command):
 
 def test_the_version_is_that_of_the_package(run):
     assert run("--version").output == f"fhirpath-otel, version {fhirpath_otel.__version__}\n"
+
+
+def test_what_libraries_log_is_one_line_without_a_traceback():
+    record = logging.LogRecord(
+        "x", logging.ERROR, "x.py", 1, "lost %s\nto it", ("it",), (ValueError, ValueError(), None)
+    )
+
+    assert _OneLine().format(record) == "warning: lost it�to it"
