@@ -9,7 +9,7 @@ from typing import ClassVar
 from fhirpath_otel.databases.duckdb_numbers import FAST_DIGITS, Digits, decimal_type, digits_of
 from fhirpath_otel.databases.structure import Structure
 from fhirpath_otel.evaluator import plan
-from fhirpath_otel.evaluator.plan import Operator, Plan, Value
+from fhirpath_otel.evaluator.plan import NotExpressible, Operator, Plan, Value
 
 Path = tuple[str, ...]
 
@@ -90,6 +90,10 @@ class FragmentPrinter:
         """As `once`, for two expressions that the data has."""
         return self.once(str(left.sql), lambda one: self.once(str(right.sql), lambda other: body(one, other)))
 
+    def value(self, operator: Operator) -> Fragment:
+        """As `fragment`, a choice of types as one value."""
+        return self.merged(self.fragment(operator), operator)
+
     def fragment(self, operator: Operator) -> Fragment:
         """An expression for the operator's collection: a list where `many`, else a value that may be NULL."""
         printed: Fragment = getattr(self, self.printers[type(operator)])(operator)
@@ -97,7 +101,18 @@ class FragmentPrinter:
 
     def single(self, operator: Operator) -> Fragment:
         """The one item of a collection; several are an error (specification, singleton evaluation)."""
-        return self.only(self.fragment(operator), operator)
+        return self.only(self.value(operator), operator)
+
+    def merged(self, item: Fragment, operator: Operator) -> Fragment:
+        """A choice of types as one value: at most one of its columns has it."""
+        present = [one for _, one in item.alternatives if one.sql is not None]
+        if len(present) < 2:
+            return present[0] if present else item
+        if any(one.many or one.structure != present[0].structure for one in present):
+            raise NotExpressible(
+                "value", "a choice of types is not in SQL here", operator.start, operator.end
+            )
+        return Fragment(f"coalesce({', '.join(str(one.sql) for one in present)})", present[0].structure)
 
     def only(self, item: Fragment, operator: Operator) -> Fragment:
         """The one item of the operator's collection, which is printed already."""
@@ -107,7 +122,7 @@ class FragmentPrinter:
         sql = self.once(
             item.sql, lambda items: f"(CASE WHEN len({items}) > 1 THEN {mark} ELSE ({items})[1] END)"
         )
-        return Fragment(sql, element_of(item.structure), path=item.path, raises=True)
+        return Fragment(sql, element_of(item.structure), path=item.path, raises=True, digits=item.digits)
 
     def with_item(self, level: int, item: Fragment, index: str, criterion: Operator) -> Fragment:
         """The criterion's test of one item."""
@@ -158,5 +173,11 @@ class FragmentPrinter:
 
     def constants(self, operator: plan.Constants) -> Fragment:
         printed = [self.literal(value, operator) for value in operator.values]
-        listed = ", ".join(str(one.sql) for one in printed)
-        return Fragment(f"[{listed}]", [printed[0].structure or "VARCHAR"], many=True)
+        widths = [one.digits for one in printed if one.digits is not None]
+        if not widths:
+            listed = ", ".join(str(one.sql) for one in printed)
+            return Fragment(f"[{listed}]", [printed[0].structure or "VARCHAR"], many=True)
+        digits = max(whole for whole, _ in widths), max(fraction for _, fraction in widths)
+        kind = decimal_type(*digits, operator)
+        listed = ", ".join(f"CAST({one.sql} AS {kind})" for one in printed)
+        return Fragment(f"[{listed}]", ["DECIMAL"], many=True, digits=digits)

@@ -21,6 +21,7 @@ Digits = tuple[int, int]
 
 MOST_DIGITS = 38  # of a DuckDB DECIMAL
 FAST_DIGITS = 18  # on DuckDB 1.5 a cast to 38 digits costs 50 times one to 18
+INTEGER_DIGITS: Digits = (10, 0)  # of a FHIRPath Integer, which has 32 bits
 QUOTIENT_SCALE = 8  # the specification's step size of decimals is 10^-8
 
 
@@ -67,21 +68,40 @@ def computed(operator: Arithmetic, left: Number, right: Number, once: Once) -> N
     """`+`, `-`, `*`, `/`, `div` and `mod`; division by zero gives NULL."""
     symbol = operator.operator
     if symbol in ("/", "div"):
-        return _quotient(operator, left, right, once)
+        return within_integer(_quotient(operator, left, right, once))
     raises = left.raises or right.raises
     integer = left.integer and right.integer
     (whole_1, fraction_1), (whole_2, fraction_2) = left.digits, right.digits
     if symbol == "*":
         whole, fraction = whole_1 + whole_2, fraction_1 + fraction_2
         decimal_type(whole, fraction, operator)
-        factors = (one.cast(f"DECIMAL({sum(one.digits)}, {one.digits[1]})") for one in (left, right))
-        return Number(f"({' * '.join(factors)})", (whole, fraction), integer, raises)
+        sql = product(left, right)
+        return within_integer(Number(sql, (whole, fraction), integer, raises))
     whole, fraction = max(whole_1, whole_2) + 1, max(fraction_1, fraction_2)
     kind = decimal_type(whole, fraction, operator)
     one, other = left.cast(kind), right.cast(kind)
     if symbol == "mod":
         return Number(f"({one} % nullif({other}, 0))", (whole, fraction), integer, raises)
-    return Number(f"({one} {symbol} {other})", (whole, fraction), integer, raises)
+    return within_integer(Number(f"({one} {symbol} {other})", (whole, fraction), integer, raises))
+
+
+def within_integer(number: Number) -> Number:
+    """An Integer beyond 32 bits is nothing (https://hl7.org/fhirpath/N1/#math)."""
+    if not number.integer or sum(number.digits) < sum(INTEGER_DIGITS):
+        return number
+    return Number(f"TRY_CAST({number.sql} AS INTEGER)", INTEGER_DIGITS, True, number.raises)
+
+
+def product(left: Number, right: Number) -> str:
+    """The exact product. DuckDB makes it a DECIMAL(18) unless a factor is wider, and then it can overflow."""
+    widths = [sum(left.digits), sum(right.digits)]
+    if sum(widths) > FAST_DIGITS:
+        widths[0] = max(widths[0], FAST_DIGITS + 1)
+    factors = (
+        side.cast(f"DECIMAL({width}, {side.digits[1]})")
+        for side, width in zip((left, right), widths, strict=True)
+    )
+    return f"({' * '.join(factors)})"
 
 
 def _quotient(operator: Arithmetic, left: Number, right: Number, once: Once) -> Number:
@@ -114,5 +134,5 @@ def _scaled(number: Number, fraction: int, operator: Operator) -> str:
     if fraction == 0:
         return f"CAST({number.sql} AS HUGEINT)"
     decimal_type(whole + fraction, fraction + 1, operator)
-    exact = f"CAST({number.sql} AS DECIMAL({whole + fraction}, {fraction}))"
-    return f"CAST({exact} * CAST({10**fraction} AS DECIMAL({fraction + 1}, 0)) AS HUGEINT)"
+    exact = Number(number.sql, (whole, fraction), False)
+    return f"CAST({product(exact, Number(str(10**fraction), (fraction + 1, 0), True))} AS HUGEINT)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 from fhirpath_otel.databases.duckdb_fragments import ABSENT, Fragment, element_of
-from fhirpath_otel.databases.duckdb_numbers import Number, aligned, computed, decimal_type
+from fhirpath_otel.databases.duckdb_numbers import INTEGER_DIGITS, Number, aligned, computed, decimal_type
 from fhirpath_otel.databases.duckdb_paths import PathPrinter
 from fhirpath_otel.evaluator import plan
-from fhirpath_otel.evaluator.lowering import family
+from fhirpath_otel.evaluator.lowering import family, is_integer
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator
 
 
@@ -25,7 +26,9 @@ class OperatorPrinter(PathPrinter):
         raises = any(one.raises for one in operands)
         if operator.operator == "implies":
             return Fragment(f"(NOT {texts[0]} OR {texts[1]})", "BOOLEAN", raises=raises)
-        joined = {"and": " AND ", "or": " OR ", "xor": " <> "}[operator.operator].join(texts)
+        if operator.operator == "xor":
+            return Fragment(reduce(lambda one, other: f"({one} <> {other})", texts), "BOOLEAN", raises=raises)
+        joined = f" {operator.operator.upper()} ".join(texts)
         return Fragment(f"({joined})", "BOOLEAN", raises=raises)
 
     def conditional(self, operator: plan.Conditional) -> Fragment:
@@ -33,7 +36,7 @@ class OperatorPrinter(PathPrinter):
         if family(operator) == "Number":
             then, otherwise = self.branch_numbers(operator)
         else:
-            then, otherwise = self.fragment(operator.then), self.fragment(operator.otherwise)
+            then, otherwise = self.value(operator.then), self.value(operator.otherwise)
         if criterion.sql is None:
             return otherwise
         structure = then.structure or otherwise.structure
@@ -95,7 +98,7 @@ class OperatorPrinter(PathPrinter):
 
     def equal_collections(self, operator: plan.Compare) -> Fragment:
         """`=` over collections: empty if one is empty, false if the counts differ, else item by item."""
-        left, right = self.fragment(operator.left), self.fragment(operator.right)
+        left, right = self.value(operator.left), self.value(operator.right)
         if left.sql is None or right.sql is None:
             return ABSENT
         raises = left.raises or right.raises
@@ -133,7 +136,7 @@ class OperatorPrinter(PathPrinter):
             values = one.values if isinstance(one, plan.Constants) else (one.value,)
             listed = ", ".join(str(self.literal(value, one).sql) for value in values)
             return Fragment(f"({item.sql} IN ({listed}))", "BOOLEAN", raises=item.raises)
-        collection = self.fragment(operator.collection)
+        collection = self.value(operator.collection)
 
         def found(name: str) -> str:
             if collection.sql is None:
@@ -161,9 +164,9 @@ class OperatorPrinter(PathPrinter):
         if item.sql is None:
             return None
         if item.digits is not None:
-            return Number(item.sql, item.digits, item.digits[1] == 0, item.raises)
+            return Number(item.sql, item.digits, is_integer(operator), item.raises)
         if item.structure == "INTEGER":
-            return Number(item.sql, (10, 0), True, item.raises)
+            return Number(item.sql, INTEGER_DIGITS, is_integer(operator), item.raises)
         whole, fraction = self.digits(item.path)
         kind = decimal_type(whole, fraction, operator)
         return Number(f"CAST({item.sql} AS {kind})", (whole, fraction), False, item.raises)

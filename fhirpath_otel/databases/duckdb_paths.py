@@ -13,6 +13,7 @@ from fhirpath_otel.databases.duckdb_fragments import (
     quoted,
 )
 from fhirpath_otel.evaluator import plan
+from fhirpath_otel.evaluator.model import SYSTEM_TYPES
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator
 
 
@@ -29,6 +30,8 @@ class PathPrinter(FragmentPrinter):
         step = self.step(
             replace(input_, sql=variable, many=False, structure=element_of(input_.structure)), operator
         )
+        if _stored_alike(operator):
+            step = self.merged(step, operator)
         if step.alternatives or step.companion:
             reason = "a primitive with extensions" if step.companion else "a choice of types"
             raise NotExpressible(
@@ -83,6 +86,9 @@ class PathPrinter(FragmentPrinter):
         if input_.sql is None:
             return self.absent(input_, operator)
         raises = input_.raises
+        if input_.companion:
+            reason = "a primitive with extensions is not in SQL here"
+            raise NotExpressible("where()", reason, operator.start, operator.end)
         if input_.many:
             test, variables = self.lambda_test(operator, input_)
             sql = f"list_filter({input_.sql}, lambda {variables}: {test.sql})"
@@ -94,7 +100,7 @@ class PathPrinter(FragmentPrinter):
             raises = raises or test.raises
             return f"(CASE WHEN {test.sql} THEN {name} END)"
 
-        return replace(input_, sql=self.once(input_.sql, kept), companion=None, raises=raises)
+        return replace(input_, sql=self.once(input_.sql, kept), raises=raises)
 
     def of_one(self, operator: plan.Filter | plan.All, item: Fragment) -> Fragment:
         """Whether there is the item, and the criterion holds for it."""
@@ -103,7 +109,7 @@ class PathPrinter(FragmentPrinter):
 
     def lambda_test(self, operator: plan.Filter | plan.All, input_: Fragment) -> tuple[Fragment, str]:
         variable, counter = f"x{operator.level}", f"i{operator.level}"
-        item = Fragment(variable, element_of(input_.structure), path=input_.path)
+        item = Fragment(variable, element_of(input_.structure), path=input_.path, digits=input_.digits)
         test = self.with_item(operator.level, item, f"({counter} - 1)", operator.criterion)
         indexed = plan.mentions(operator.criterion, plan.Index, operator.level)
         return test, f"{variable}, {counter}" if indexed else variable
@@ -138,13 +144,26 @@ class PathPrinter(FragmentPrinter):
             self.absent(input_, operator)
             return Fragment("TRUE", "BOOLEAN")
         if not input_.many:
-            input_ = replace(input_, sql=f"[{input_.sql}]", companion=None)
+            return self.holds_for(operator, input_)
         test, variables = self.lambda_test(operator, input_)
         present = f"x{operator.level} IS NOT NULL"
         failing = (
             f"list_filter({input_.sql}, lambda {variables}: {present} AND NOT coalesce({test.sql}, FALSE))"
         )
         return Fragment(f"(coalesce(len({failing}), 0) = 0)", "BOOLEAN", raises=test.raises or input_.raises)
+
+    def holds_for(self, operator: plan.All, item: Fragment) -> Fragment:
+        """Whether the criterion holds for the item, if there is one."""
+        raises = item.raises
+
+        def holds(name: str) -> str:
+            nonlocal raises
+            one = replace(item, sql=name)
+            test = self.with_item(operator.level, one, "0", operator.criterion)
+            raises = raises or test.raises
+            return f"(CASE WHEN {self.presence(one).sql} THEN coalesce({test.sql}, FALSE) ELSE TRUE END)"
+
+        return Fragment(self.once(str(item.sql), holds), "BOOLEAN", raises=raises)
 
     def count(self, operator: plan.Count) -> Fragment:
         item = self.fragment(operator.input)
@@ -163,3 +182,9 @@ class PathPrinter(FragmentPrinter):
         return replace(
             item, sql=f"({item.sql})[{position}]", many=False, structure=element_of(item.structure)
         )
+
+
+def _stored_alike(operator: plan.Navigate) -> bool:
+    """Whether values of all its types are stored, and read back, in the same way."""
+    systems = {SYSTEM_TYPES.get(kind) for kind in operator.types}
+    return len(systems) == 1 and None not in systems

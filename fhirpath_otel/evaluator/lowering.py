@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 
 from fhirpath_otel.evaluator import plan, syntax
@@ -15,6 +16,9 @@ INTEGER = ("System.Integer",)
 
 # A fold of binary operators nests as deep as it has terms; printing recurses once a level.
 MOST_FOLDED_OPERANDS = 64
+
+# Python refuses to read whole numbers beyond 4,300 digits, and DECIMAL ends at 38.
+LONGEST_NUMBER = 40
 
 _FAMILIES = {
     "String": "String",
@@ -43,6 +47,11 @@ def family(operator: Operator) -> str | None:
     }
     families = {_FAMILIES.get(name) for name in names}
     return families.pop() if len(families) == 1 else None
+
+
+def is_integer(operator: Operator) -> bool:
+    """Whether FHIRPath calls the number an Integer, not a Decimal."""
+    return _system_types(operator) == {"System.Integer"}
 
 
 class _Lowering:
@@ -92,7 +101,7 @@ class _Lowering:
         if isinstance(node, syntax.BooleanLiteral | syntax.StringLiteral):
             kind = "System.Boolean" if isinstance(node, syntax.BooleanLiteral) else "System.String"
             return plan.Constant(node.start, node.end, (kind,), False, node.value)
-        if isinstance(node, syntax.NumberLiteral) and node.type_name in ("Integer", "Decimal"):
+        if isinstance(node, syntax.NumberLiteral) and len(node.text) <= LONGEST_NUMBER:
             value = int(node.text) if node.type_name == "Integer" else Decimal(node.text)
             return plan.Constant(node.start, node.end, (f"System.{node.type_name}",), False, value)
         if isinstance(node, syntax.TemporalLiteral) and node.type_name == "Date":
@@ -266,8 +275,10 @@ class _Lowering:
     def keep_type(self, input_: Operator, name: str, node: syntax.Node) -> Operator:
         matching = self.matching(input_, name, node)
         if matching == frozenset(input_.types):
-            return input_
-        return plan.narrow(input_, matching)
+            return replace(input_, start=node.start, end=node.end)
+        if matching and not isinstance(input_, plan.Navigate):
+            raise NotExpressible("type", "its input is a choice of types", node.start, node.end)
+        return replace(plan.narrow(input_, matching), start=node.start, end=node.end)
 
     def type_test(self, input_: Operator, name: str, node: syntax.Node) -> Operator:
         matching = self.matching(input_, name, node)
@@ -278,9 +289,8 @@ class _Lowering:
     def matching(self, input_: Operator, name: str, node: syntax.Node) -> frozenset[str]:
         """Those of the input's types that are `name`; not expressible where only the data can tell."""
         literal = any(kind.startswith("System.") for kind in input_.types)
-        if any(kind != name and self.model.is_a(name, kind) for kind in input_.types) or (
-            literal and not name.startswith("System.")
-        ):
+        open_ = any(self.model.is_abstract(kind) and self.model.is_a(name, kind) for kind in input_.types)
+        if open_ or (literal and not name.startswith("System.")):
             reason = "the type of its input is known only in the data"
             raise NotExpressible("type", reason, node.start, node.end)
         return frozenset(kind for kind in input_.types if kind == name or self.model.is_a(kind, name))
@@ -416,7 +426,7 @@ def _system_types(operator: Operator) -> set[str]:
 
 
 def _both_integer(left: Operator, right: Operator) -> bool:
-    return _system_types(left) | _system_types(right) == {"System.Integer"}
+    return is_integer(left) and is_integer(right)
 
 
 def _number_type(operator: Operator) -> tuple[str, ...]:

@@ -177,7 +177,7 @@ class _Compiler:
 
         def call(context: Context, this: Items) -> Items:
             items = this if evaluate is None else evaluate(context, this)
-            if spec.singleton and len(items) > 1:
+            if (spec.singleton or name == "iif") and len(items) > 1:
                 place = node if node.input is None else node.input
                 raise SeveralItems(place.start, place.end)
             if name in _OF_VALUES:
@@ -204,8 +204,9 @@ class _Compiler:
         if operator == "|":
             parts = [self.compile(operand) for operand in node.operands]
             return lambda context, this: distinct(item for part in parts for item in part(context, this))
-        of_operand = self.operand_compiler(operator)
-        first, *others = (of_operand(operand) for operand in node.operands)
+        first, *others = (
+            self.operand(operator, operand, last=operand is node.operands[-1]) for operand in node.operands
+        )
 
         def fold(context: Context, this: Items) -> Items:
             result = first(context, this)
@@ -217,10 +218,11 @@ class _Compiler:
 
         return fold
 
-    def operand_compiler(self, operator: str) -> Callable[[syntax.Node], Evaluate]:
+    def operand(self, operator: str, operand: syntax.Node, *, last: bool) -> Evaluate:
         if operator in _LOGIC:
-            return self.boolean
-        return self.single if operator in _SINGLETONS else self.compile
+            return self.boolean(operand)
+        item_of_membership = operator == ("contains" if last else "in")
+        return self.single(operand) if item_of_membership or operator in _SINGLETONS else self.compile(operand)
 
     def type_operation(self, node: syntax.TypeOperation) -> Evaluate:
         specifier = node.type_specifier

@@ -78,13 +78,20 @@ def same(left: Any, right: Any) -> bool | None:
     if one is None or other is None:
         return None
     if isinstance(one, FP_DateTime | FP_Time) or isinstance(other, FP_DateTime | FP_Time):
-        order = order_of_temporals(one, other)
-        return None if order is None else order == 0
+        return _same_temporals(one, other)
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
         return bool(one.deep_equal(other)) if _is_calendar(other) else bool(one == other)
     if is_number(one) or is_number(other):
         return is_number(one) and is_number(other) and one == other
     return bool(one == other)
+
+
+def _same_temporals(one: Any, other: Any) -> bool | None:
+    parts, other_parts = _parts(one), _parts(other)
+    if parts is None or other_parts is None or (parts[0][0] is None) != (other_parts[0][0] is None):
+        return False  # a date and a time, or no date at all
+    order = order_of_temporals(one, other)
+    return None if order is None else order == 0
 
 
 def _is_calendar(value: FP_Quantity) -> bool:
