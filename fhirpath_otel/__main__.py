@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ from fhirpath_otel.errors import ExpressionError, FhirpathOtelError
 from fhirpath_otel.reports.caret import caret, printable
 
 INTERRUPTED = 130
+INDENT = "  "
+MOST_COLUMNS = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     except ExpressionError as error:
-        place = caret(error.expression, error.start, error.end)
-        return _fail(str(error), error.exit_code, "\n".join(f"  {line}" for line in place.split("\n")))
+        return _fail(str(error), error.exit_code, _place(error))
     except FhirpathOtelError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
@@ -55,6 +57,12 @@ def _fail(message: str, exit_code: int, place: str | None = None) -> int:
     if place is not None:
         click.echo(place, err=True)
     return exit_code
+
+
+def _place(error: ExpressionError) -> str:
+    width = min(shutil.get_terminal_size((MOST_COLUMNS, 1)).columns, MOST_COLUMNS)
+    lines = caret(error.expression, error.start, error.end, width - len(INDENT)).split("\n")
+    return "\n".join(INDENT + line for line in lines)
 
 
 def _usage(error: click.ClickException) -> str:

@@ -59,7 +59,7 @@ def progress(console: Console, clock: Callable[[], float] = monotonic) -> Iterat
 
     columns = bars.TextColumn("Loading"), bars.BarColumn(), bars.DownloadColumn(), bars.TimeRemainingColumn()
     with bars.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("Loading")
+        task = bar.add_task("Loading", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
