@@ -19,6 +19,7 @@ MAX_RESOURCE_BYTES = 64 << 20
 
 CHUNK_BYTES = 1 << 20
 
+_TOO_EARLY = "it ends too early"
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -41,7 +42,7 @@ class BrokenDocumentError(Exception):
 
 class _Entry(msgspec.Struct):
     resource: msgspec.Raw = msgspec.Raw(b"null")
-    fullUrl: str | None = None  # noqa: N815, a key of FHIR
+    fullUrl: object = None  # noqa: N815, a key of FHIR
 
 
 _decode_entry = msgspec.json.Decoder(_Entry).decode
@@ -89,10 +90,12 @@ def _read_entries(scanner: _Scanner) -> Iterator[Part]:
         text = scanner.value()
         try:
             entry = _decode_entry(text)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise BrokenDocumentError(f"this entry of the Bundle cannot be read: {error}", line) from None
+        except (msgspec.DecodeError, RecursionError):
+            yield Part(text.encode(), line)  # for the reader to say what is wrong with it
+            continue
         resource = bytes(entry.resource)
-        yield Part(None if resource == b"null" else resource, line, entry.fullUrl or "")
+        full_url = entry.fullUrl if isinstance(entry.fullUrl, str) else ""
+        yield Part(None if resource == b"null" else resource, line, full_url)
 
 
 def _string(text: str) -> str | None:
@@ -101,7 +104,7 @@ def _string(text: str) -> str | None:
 
 
 def _refuse(constant: str) -> int:
-    raise json.JSONDecodeError(f"{constant} is no JSON", "", 0)
+    raise json.JSONDecodeError(f"no number is called {constant}", "", 0)
 
 
 class _Scanner:
@@ -151,8 +154,9 @@ class _Scanner:
     def members(self) -> Iterator[str]:
         """The keys of the object that starts here; before the next, the caller has to pass the value."""
         for _ in self._elements("{", "}"):
-            if self.peek() != '"':
-                raise self._broken("a key in double quotes is expected")
+            found = self.peek()
+            if found != '"':
+                raise self._broken("a key in double quotes is expected" if found else _TOO_EARLY)
             key = json.loads(self.value())
             self._take(":")
             yield key
@@ -194,8 +198,9 @@ class _Scanner:
             self._take(",")
 
     def _take(self, character: str) -> None:
-        if self.peek() != character:
-            raise self._broken(f"{character} is expected")
+        found = self.peek()
+        if found != character:
+            raise self._broken(f"{character!r} is expected" if found else _TOO_EARLY)
         self._position += 1
 
     def _may_go_on(self, error: Exception) -> bool:
@@ -215,10 +220,8 @@ class _Scanner:
             return False
         start = self._position if self._kept is None else self._kept
         if len(self._text) - start > MAX_RESOURCE_BYTES:
-            message = f"larger than {MAX_RESOURCE_BYTES >> 20} MiB, which one resource cannot be"
-            if self._kept is not None:
-                message += "; in a Bundle, resourceType has to come before entry"
-            raise BrokenDocumentError(message, self.line())
+            limit = f"more than {MAX_RESOURCE_BYTES >> 20} MiB, which one resource cannot have"
+            raise BrokenDocumentError(limit, self.line())
         data = self._stream.read(size)
         self.line()
         self._text = self._text[start:]
@@ -234,7 +237,7 @@ class _Scanner:
             self._text += self._utf8.decode(data, final)
         except UnicodeDecodeError as error:
             line = self._line + self._text.count("\n", self._counted) + data.count(b"\n", 0, error.start)
-            raise BrokenDocumentError("not UTF-8; convert the file to UTF-8", line) from None
+            raise BrokenDocumentError("not UTF-8", line) from None
         if final:
             self._stream = None
 
@@ -247,4 +250,4 @@ def _end_of_white_space(text: str, position: int) -> int:
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return error.msg[0].lower() + error.msg[1:].removesuffix(" starting at")
-    return "the text ends too early"
+    return _TOO_EARLY

@@ -15,14 +15,20 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import msgspec
 
 from fhirpath_otel.databases.documents import MAX_RESOURCE_BYTES, BrokenDocumentError, read_documents
+from fhirpath_otel.databases.problems import (
+    DOCUMENT_ENDS,
+    SKIPPABLE,
+    file_problem,
+    header_problem,
+    text_problem,
+)
 from fhirpath_otel.errors import LoadError, UsageError
 
 BUFFER_BYTES = 1 << 20
@@ -30,7 +36,6 @@ LOADABLE = re.compile(r"\.(ndjson|jsonl|json)(\.gz)?$", re.IGNORECASE)
 
 _UUID_URL = "urn:uuid:"
 _FIRST_LINE_BYTES = 8 << 20
-_SKIPPABLE = "mend it, or skip what is broken (--on-error skip)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,40 @@ class Inputs:
     ignored: tuple[str, ...]
 
 
+class Header(Protocol):
+    """What every resource has to tell; empty where it does not."""
+
+    resourceType: str  # noqa: N815, a key of FHIR
+    id: str
+
+
+class PlainHeader(msgspec.Struct):
+    """The header alone of a text."""
+
+    resourceType: str = ""  # noqa: N815, a key of FHIR
+    id: str = ""
+
+
 class Resource(NamedTuple):
-    """A resource with its text as it stands in the file, without the line end. `line` is 1-based."""
+    """A resource with its text as it stands in the file, without the line end. `line` is 1-based.
+
+    `header` is what the reader's `read_header` gave; `id` can come from the entry of a Bundle instead.
+    """
 
     type: str
     id: str
     text: bytes
     line: int
+    header: Header
+
+
+_decode_header = msgspec.json.Decoder(PlainHeader).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def read_header(text: bytes) -> Header:
+    """The header of a text, which is checked to be JSON throughout. Raises msgspec.DecodeError if it is none."""
+    return _decode_header(text)
 
 
 def discover(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
@@ -103,20 +135,12 @@ def _unreadable(error: OSError) -> None:
     raise UsageError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
-class _Header(msgspec.Struct):
-    resourceType: str = ""  # noqa: N815, a key of FHIR
-    id: str = ""
-
-
-_decode_header = msgspec.json.Decoder(_Header).decode
-_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
 class Reader:
     """Reads files, and tells what cannot be loaded in them.
 
     `reject` gets a LoadError for each resource or file that is left out; it may raise it to stop. `advance` gets
-    the number of bytes read from disk. `entries_without_resource` counts over all files.
+    the number of bytes read from disk. `read_header` reads the header of a text, and checks the text or relies on an
+    earlier check. `entries_without_resource` counts over all files.
     """
 
     def __init__(
@@ -124,11 +148,13 @@ class Reader:
         resource_types: frozenset[str],
         reject: Callable[[LoadError], None],
         advance: Callable[[int], None] = lambda _: None,
+        read_header: Callable[[bytes], Header] = read_header,
     ) -> None:
         self.entries_without_resource = 0
         self._types = resource_types
         self._reject = reject
         self._advance = advance
+        self._read_header = read_header
 
     def read(self, path: str) -> Iterator[Resource]:
         """The resources of a file, in their order."""
@@ -143,7 +169,7 @@ class Reader:
     def _read(self, stream: BinaryIO, path: str) -> Iterator[Resource]:
         head = _first_lines(stream)
         start = b"".join(head)
-        if problem := _file_problem(start.lstrip()[:BUFFER_BYTES]):
+        if problem := file_problem(start.lstrip()[:BUFFER_BYTES]):
             self._reject(LoadError(problem, path))
         elif _is_document(head):
             yield from self._documents(start, stream, path, 1)
@@ -155,7 +181,7 @@ class Reader:
             text = line.rstrip(b"\r\n")
             if len(text) == MAX_RESOURCE_BYTES:
                 limit = f"a line of more than {MAX_RESOURCE_BYTES >> 20} MiB, which one resource cannot be"
-                self._reject(LoadError(f"{limit}; {_SKIPPABLE}", path, number))
+                self._reject(LoadError(f"{limit}; {SKIPPABLE}", path, number))
                 next((piece for piece in pieces if piece.endswith(b"\n")), None)
             elif text and not text.isspace():
                 resource = self._resource(text, path, number, container=True)
@@ -172,35 +198,26 @@ class Reader:
                 elif resource := self._resource(part.text, path, part.line, part.full_url):
                     yield resource
         except BrokenDocumentError as error:
-            self._reject(LoadError(f"{error.message}; {_SKIPPABLE}", path, error.line))
+            self._reject(LoadError(f"{error.message}, {DOCUMENT_ENDS}", path, error.line))
 
     def _resource(
         self, text: bytes, path: str, line: int, full_url: str = "", *, container: bool = False
     ) -> Resource | None:
         """The resource that a text is; None, after `reject`, if it is none. A `container` may lack an id."""
         try:
-            header = _decode_header(text)
+            header = self._read_header(text)
             if not text.isascii():
                 text.decode()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._reject(LoadError(_text_problem(text, error), path, line))
+            self._reject(LoadError(text_problem(text, error), path, line))
             return None
         type_, id_ = header.resourceType, header.id
         if not id_ and full_url.startswith(_UUID_URL):
             id_ = full_url[len(_UUID_URL) :]
         if type_ in self._types and (id_ or (container and type_ == "Bundle")):
-            return Resource(type_, id_, text, line)
-        self._reject(LoadError(self._header_problem(type_, id_), path, line))
+            return Resource(type_, id_, text, line, header)
+        self._reject(LoadError(header_problem(type_, self._types), path, line))
         return None
-
-    def _header_problem(self, type_: str, id_: str) -> str:
-        if not type_:
-            return f"JSON without a resourceType is no FHIR resource; {_SKIPPABLE}"
-        if type_ not in self._types:
-            close = get_close_matches(type_, self._types, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"FHIR R4 has none of that name; {_SKIPPABLE}"
-            return f"unknown resource type {type_!r}; {hint}"
-        return f"this {type_} has no id, by which it could be told from others; {_SKIPPABLE}"
 
 
 class _Watched(io.FileIO):
@@ -248,38 +265,3 @@ def _is_complete(line: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
-
-
-def _file_problem(start: bytes) -> str | None:
-    """Why a file that begins like this, after white space, cannot hold FHIR JSON at all."""
-    if not start:
-        return "the file is empty; remove it, or get it anew"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "the file is UTF-16; convert it to UTF-8"
-    if b"\0" in start or not start[:1].isascii() or start[0] < ord(" "):
-        return "binary data; only JSON text can be loaded, plain or gzipped"
-    if start.startswith(b"<"):
-        return "XML; only FHIR's JSON format can be loaded"
-    if start.startswith(b"["):
-        return "a JSON array; put each resource on a line of its own (NDJSON), or all into a Bundle"
-    return None
-
-
-def _text_problem(text: bytes, error: Exception) -> str:
-    """Why a text is no resource, after decoding its header failed."""
-    try:
-        text.decode()
-    except UnicodeDecodeError as undecodable:
-        return f"not UTF-8 at byte {undecodable.start}; convert the file to UTF-8"
-    if isinstance(error, RecursionError):
-        return f"JSON that is nested too deeply; {_SKIPPABLE}"
-    if not isinstance(error, msgspec.ValidationError):
-        reason = (
-            str(error)
-            .removeprefix("JSON is malformed: ")
-            .replace("Input data was truncated", "it ends too early")
-        )
-        return f"not valid JSON: {reason}; {_SKIPPABLE}"
-    if text.lstrip().startswith(b"{"):
-        return f"resourceType and id have to be strings; {_SKIPPABLE}"
-    return f"a FHIR resource is a JSON object, which this is not; {_SKIPPABLE}"

@@ -3,9 +3,6 @@
 A column holds the elements that were seen, not all that FHIR defines: recursion ends where the data ends, and a
 table stays narrow. What the model does not know, and values of the wrong shape, stay out of the column; they are
 told, and remain in the resource's text.
-
-`Seen` learns from texts. It compiles what it knows to a msgspec type that refuses everything else, so texts of a
-known structure pass at 600 MB/s and only those that bring something new are walked through.
 """
 
 from __future__ import annotations
@@ -80,6 +77,14 @@ class Dropped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Decimals:
+    """The keys that decimals have, on any level, and whether some stand in lists, without a key before them."""
+
+    keys: tuple[str, ...]
+    in_lists: bool
+
+
 @dataclass(slots=True)
 class _Node:
     """An element as the model has it, and what was seen of it. `leaf` is empty for an object."""
@@ -103,26 +108,26 @@ class Seen:
         self.resource_type = resource_type
         self._model = model
         self._root = _Node(resource_type, "", many=False, depth=0)
-        self._decode: Any = None
         self._unchanged = 0
+        self._too_deep = False
         self._learn_member(self._root, "id", "")
 
     def learn(self, text: bytes) -> None:
         """Takes in a resource, which has to be valid JSON."""
-        if self._decode is not None:
-            try:
-                self._decode(text)
-            except msgspec.ValidationError:
-                pass
-            else:
-                return
-        if self._learn_value(self._root, _read(text.decode())):
-            self._unchanged = 0
-            self._decode = None
-        else:
-            self._unchanged += 1
-        if self._decode is None and self._unchanged == PATIENCE:
-            self._decode = msgspec.json.Decoder(_compiled(self._root)).decode
+        try:
+            new = self._learn_value(self._root, _read(text.decode()))
+        except RecursionError:
+            new, self._too_deep = not self._too_deep, True
+        self._unchanged = 0 if new else self._unchanged + 1
+
+    def is_settled(self) -> bool:
+        """Whether the last texts brought nothing new."""
+        return self._unchanged >= PATIENCE
+
+    def compiled(self) -> Any:
+        """A msgspec type that takes texts of this structure and refuses any other. It has `id` and `resourceType`."""
+        type_ = self.resource_type
+        return _struct(self._root, tag_field="resourceType", tag=type_, namespace={"resourceType": type_})
 
     def structure(self) -> dict[str, Structure]:
         """The structure of a column that holds what was seen."""
@@ -130,11 +135,15 @@ class Seen:
 
     def dropped(self) -> list[Dropped]:
         """What such a column does not hold."""
-        return list(_dropped(self._root, self.resource_type))
+        found = list(_dropped(self._root, self.resource_type))
+        if self._too_deep:
+            found.append(Dropped(self.resource_type, "nested too deeply to look into"))
+        return found
 
-    def has_decimal_lists(self) -> bool:
-        """Whether a number of the column can stand in a list, with no key before it."""
-        return _has_decimal_lists(self._root)
+    def decimals(self) -> Decimals:
+        """Where numbers stand that have to keep their digits."""
+        found = list(_decimals(self._root))
+        return Decimals(tuple(sorted({key for key, _ in found})), any(many for _, many in found))
 
     # Each of these says whether there was something new.
 
@@ -261,40 +270,36 @@ def _needed(node: _Node) -> str:
     return _SHAPES[_accepted(node)[0]]
 
 
-def _has_decimal_lists(node: _Node) -> bool:
-    return any(
-        (member.many and _is_decimal(member)) or _has_decimal_lists(member)
-        for member in node.members.values()
-    )
+def _decimals(node: _Node) -> Iterator[tuple[str, bool]]:
+    for key, member in node.members.items():
+        if _is_decimal(member):
+            yield key, member.many
+        yield from _decimals(member)
 
 
 def _compiled(node: _Node) -> Any:
     """The msgspec type of what was seen at an element."""
     if node.compiled is None:
-        right = _item_type(node)
+        right = reduce(or_, (_JSON_TYPES[kind] for kind in _accepted(node))) if node.leaf else _struct(node)
         if node.many:
-            right = list[_union(right, node.wrong_items)]  # type: ignore[misc]
-        node.compiled = _union(right, node.wrong)
+            right = list[_or_wrong(right, node.wrong_items)]  # type: ignore[misc]
+        node.compiled = _or_wrong(right, node.wrong)
     return node.compiled
 
 
-def _item_type(node: _Node) -> Any:
-    if node.leaf:
-        return reduce(or_, (_JSON_TYPES[kind] for kind in _accepted(node)))
+def _or_wrong(right: Any, wrong: set[type]) -> Any:
+    return reduce(or_, (_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), right | None)
+
+
+def _struct(node: _Node, **options: Any) -> Any:
     keys = [*node.members, *node.unknown]
     types = [*map(_compiled, node.members.values()), *[msgspec.Raw | None] * len(node.unknown)]
-    if not node.depth:
-        keys.append("resourceType")
-        types.append(str)
-    names = [f"member{number}" for number in range(len(keys))]
+    names = ["id" if key == "id" else f"member{number}" for number, key in enumerate(keys)]
     return msgspec.defstruct(
         node.type_name.replace(".", "_"),
         [(name, type_, None) for name, type_ in zip(names, types, strict=True)],
         rename=dict(zip(names, keys, strict=True)),
         forbid_unknown_fields=True,
         gc=False,
+        **options,
     )
-
-
-def _union(right: Any, wrong: set[type]) -> Any:
-    return reduce(or_, (_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), right | None)

@@ -1,0 +1,172 @@
+"""Handing texts to DuckDB in batches: it stores one while the next is being collected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fhirpath_otel.databases.duckdb_connection import in_background, stop
+from fhirpath_otel.databases.duckdb_tables import (
+    Counts,
+    LoadedType,
+    ensure_schema,
+    ensure_table,
+    insert_statement,
+    last_place,
+    parts_of,
+    settle_copies,
+)
+from fhirpath_otel.databases.structure import Seen
+
+if TYPE_CHECKING:
+    import duckdb
+
+    Connection = duckdb.DuckDBPyConnection
+
+BATCH_BYTES = 16 << 20
+WAITING_BYTES = 3 * BATCH_BYTES
+"""Of all types together, before the fullest batch is stored although it is not full."""
+
+MEMORY_LIMIT = "700MB"
+
+
+@dataclass(slots=True)
+class _Batch:
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+class Store:
+    """Collects texts by type, and has DuckDB store a batch of them while the next is being collected."""
+
+    def __init__(self, connection: Connection, seen: dict[str, Seen], stored: dict[str, LoadedType]) -> None:
+        self._connection = connection
+        self._seen = seen
+        self._stored = stored
+        self._pending: Future[Any] | None = None
+        self._parts = int(connection.execute("SELECT current_setting('threads')").fetchall()[0][0])
+        self._structures: dict[str, Any] = {}
+        self._last_places: dict[str, int] = {}
+        self._inserted = dict.fromkeys(seen, 0)
+        self._batches = {type_: _Batch() for type_ in seen}
+        self._waiting = 0
+
+    def prepare(self) -> None:
+        """Makes the tables, or lets them grow."""
+        self.run(lambda: ensure_schema(self._connection))
+        for type_, seen in self._seen.items():
+            new = LoadedType(seen.structure(), tuple(sorted({dropped.path for dropped in seen.dropped()})))
+            self.run(partial(self._prepare, type_, new))
+
+    def _prepare(self, type_: str, new: LoadedType) -> None:
+        self._structures[type_] = ensure_table(self._connection, type_, new, self._stored.get(type_))
+        self._last_places[type_] = last_place(self._connection, type_)
+
+    def _settle(self, type_: str) -> Counts:
+        return settle_copies(self._connection, type_, self._last_places[type_], self._inserted[type_])
+
+    def add(self, type_: str, id_: str, text: bytes) -> bool:
+        """Takes a resource; False if its type was not announced."""
+        batch = self._batches.get(type_)
+        if batch is None:
+            return False
+        batch.ids.append(id_)
+        batch.texts.append(text.decode())
+        batch.size += len(text)
+        self._waiting += len(text)
+        if batch.size >= BATCH_BYTES:
+            self._insert(type_)
+        elif self._waiting >= WAITING_BYTES:
+            self._insert(max(self._batches, key=lambda name: self._batches[name].size))
+        return True
+
+    def flush(self) -> None:
+        """Stores what is left."""
+        for type_, batch in self._batches.items():
+            if batch.size:
+                self._insert(type_)
+
+    def settle(self) -> dict[str, Counts]:
+        """Removes the copies, and says what became of each type."""
+        return {type_: self.run(partial(self._settle, type_)) for type_ in self._inserted}
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """What a statement gives, once those before it are done."""
+        self._start(function)
+        return self._finish()
+
+    def roll_back(self) -> None:
+        """Stops what runs, and undoes everything since the transaction began."""
+        import duckdb
+
+        if self._pending is not None:
+            stop(self._connection, self._pending)
+        with suppress(duckdb.Error):  # there is no transaction any more if DuckDB ended it
+            self._connection.execute("ROLLBACK")
+
+    def _insert(self, type_: str) -> None:
+        batch, self._batches[type_] = self._batches[type_], _Batch()
+        self._waiting -= batch.size
+        self._inserted[type_] += len(batch.ids)
+        lists = zip(parts_of(batch.ids, self._parts), parts_of(batch.texts, self._parts), strict=True)
+        parameters = [values for pair in lists for values in pair]
+        decimals = self._seen[type_].decimals()
+        statement = insert_statement(type_, self._structures[type_], decimals, len(parameters) // 2)
+        self._start(lambda: self._connection.execute(statement, parameters))
+
+    def _start(self, function: Callable[[], Any]) -> None:
+        self._finish()
+        self._pending = in_background(function)
+
+    def _finish(self) -> Any:
+        if self._pending is None:
+            return None
+        result = self._pending.result()
+        self._pending = None
+        return result
+
+
+@contextmanager
+def bounded_memory(connection: Connection, *, limited: bool) -> Iterator[None]:
+    """Keeps DuckDB from holding more than it needs while data pass through it.
+
+    Without a limit it keeps every block that it wrote, and five full row groups a type. A database in memory is
+    not limited: it holds all data by itself.
+    """
+    import duckdb
+
+    before = {name: _setting(connection, name) for name in ("write_buffer_row_group_count", "memory_limit")}
+    wanted = {"write_buffer_row_group_count": "1"}
+    if limited and _bytes(before["memory_limit"]) > _bytes(MEMORY_LIMIT):
+        wanted["memory_limit"] = MEMORY_LIMIT
+    for name, value in wanted.items():
+        connection.execute(f"SET GLOBAL {name} = '{value}'")
+    try:
+        yield
+    finally:
+        with suppress(
+            duckdb.Error
+        ):  # where a broken database takes no statement, its error is the one to tell
+            for name in wanted:
+                # a size is printed with one digit, cut off: half a digit more prints the same
+                value = re.sub(r"\.\d", r"\g<0>5", before[name])
+                connection.execute(f"SET GLOBAL {name} = '{value}'")
+
+
+def _setting(connection: Connection, name: str) -> str:
+    return str(connection.execute(f"SELECT current_setting('{name}')").fetchall()[0][0])
+
+
+def _bytes(size: str) -> float:
+    """The bytes of `700MB` or `18.8 GiB`, as DuckDB writes sizes."""
+    match = re.fullmatch(r"([\d.]+) *([KMGT]?)(i?)B|([\d.]+) bytes", size)
+    if match is None:
+        return float("inf")
+    number, unit, binary, plain = match.groups()
+    return float(plain) if plain else float(number) * (1024 if binary else 1000) ** " KMGT".index(unit or " ")
