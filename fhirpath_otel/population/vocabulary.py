@@ -67,7 +67,9 @@ class Measure:
         return Decimal(round((self.low + (self.high - self.low) * share) * scale)).scaleb(-self.places)
 
 
+SYSTOLIC = Measure("8480-6", "Systolic blood pressure", "mm[Hg]", 95, 185, 0)
 MEASURES = (
+    SYSTOLIC,  # some measure it alone
     Measure("8302-2", "Body height", "cm", 148, 198, 1),
     Measure("29463-7", "Body weight", "kg", 45, 125, 2),
     Measure("39156-5", "Body mass index (BMI) [Ratio]", "kg/m2", 17, 39, 2),
@@ -78,5 +80,4 @@ MEASURES = (
     Measure("2339-0", "Glucose [Mass/volume] in Blood", "mg/dL", 65, 240, 0, "laboratory"),
     Measure("38483-4", "Creatinine [Mass/volume] in Blood", "mg/dL", 0.5, 3.2, 2, "laboratory"),
 )
-SYSTOLIC = Measure("8480-6", "Systolic blood pressure", "mm[Hg]", 95, 185, 0)
 DIASTOLIC = Measure("8462-4", "Diastolic blood pressure", "mm[Hg]", 55, 115, 0)

@@ -17,7 +17,7 @@ CHECKSUMS = {
     "Patient": "4c56e4f9e8a0497aa574927ecfd19949d203283a61475bdc25f6af2ff21c0ff3",
     "Encounter": "cdabfbf33313e8cb0ef1832dc544b7b5e10e3d9fe6752c20bf7dab0630409f57",
     "Condition": "1258c4379e6581bd7a11a6d3b65f1f4e3ec24223cc5b034c30bc1188909b1b7a",
-    "Observation": "aa17fd0f60e748f54266e7de12fba034f2fb915fbcb18704e1baae413ed22f59",
+    "Observation": "acadd9251a72b19254eeb0f20b5577b069775102f531932c858876e7b7c6bc4a",
 }
 
 
