@@ -6,14 +6,14 @@ fhirpathpy compares dates of two elements as text, only the first items of colle
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
-from fhirpathpy.engine.nodes import FP_DateTime, FP_Quantity, FP_Time, ResourceNode
+from fhirpathpy.engine.nodes import FP_Quantity, ResourceNode
 
+from fhirpath_otel.evaluator.memory import temporals
+from fhirpath_otel.evaluator.memory.temporals import is_temporal, temporal
 from fhirpath_otel.evaluator.model import SYSTEM_TYPES
 
 UCUM = "http://unitsofmeasure.org"
@@ -23,10 +23,6 @@ _CALENDAR = {
     name: code.strip("'") for name, code in FP_Quantity.timeUnitsToUCUM.items() if not name.startswith("'")
 }
 
-_TEMPORAL = re.compile(
-    r"(?:(\d{4})(?:-(\d\d)(?:-(\d\d))?)?)?"
-    r"(?:T?(\d\d)(?::(\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?)?"
-)
 _QUANTITIES = frozenset(("Quantity", "Age", "Count", "Distance", "Duration", "SimpleQuantity"))
 
 
@@ -42,9 +38,7 @@ def typed(item: Any) -> Any:
     data = item.data
     if isinstance(data, str):
         system = SYSTEM_TYPES.get(item.path or "")
-        if system in {"Date", "DateTime"}:
-            return FP_DateTime(data) or data
-        return FP_Time(data) or data if system == "Time" else data
+        return temporal(data, system) if system in {"Date", "DateTime", "Time"} else data
     if item.path in _QUANTITIES and isinstance(data, dict) and data.get("value") is not None:
         return quantity(data)
     return data
@@ -62,7 +56,7 @@ def as_json(item: Any) -> Any:
     if isinstance(value, FP_Quantity):
         code = _CALENDAR.get(value.unit, value.unit.strip("'"))
         return {"value": value.value, "unit": value.unit.strip("'"), "system": UCUM, "code": code}
-    if isinstance(value, FP_DateTime | FP_Time):
+    if is_temporal(value):
         return value.asStr.removeprefix("T")
     return Decimal(str(value)) if isinstance(value, float) else value
 
@@ -77,25 +71,22 @@ def same(left: Any, right: Any) -> bool | None:
     one, other = typed(left), typed(right)
     if one is None or other is None:
         return None
-    if isinstance(one, FP_DateTime | FP_Time) or isinstance(other, FP_DateTime | FP_Time):
-        return _same_temporals(one, other)
+    if is_temporal(one) or is_temporal(other):
+        return temporals.same(one, other)
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
-        return bool(one.deep_equal(other)) if _is_calendar(other) else bool(one == other)
+        return _same_quantities(one, other)
     if is_number(one) or is_number(other):
         return is_number(one) and is_number(other) and one == other
     return bool(one == other)
 
 
-def _same_temporals(one: Any, other: Any) -> bool | None:
-    parts, other_parts = _parts(one), _parts(other)
-    if parts is None or other_parts is None or (parts[0][0] is None) != (other_parts[0][0] is None):
-        return False  # a date and a time, or no date at all
-    order = order_of_temporals(one, other)
-    return None if order is None else order == 0
-
-
-def _is_calendar(value: FP_Quantity) -> bool:
-    return value.unit in FP_Quantity.mapUCUMCodeToTimeUnits.values()
+def _same_quantities(one: FP_Quantity, other: FP_Quantity) -> bool | None:
+    """A calendar year or month is no fixed number of days, as UCUM's are: nobody knows whether they are equal."""
+    units = {one.unit, other.unit}
+    if units & {"'a'", "'mo'"} and units & {"year", "years", "month", "months"}:
+        return None
+    calendar = other.unit in FP_Quantity.mapUCUMCodeToTimeUnits.values()
+    return bool(one.deep_equal(other)) if calendar else bool(one == other)
 
 
 def order_of(left: Any, right: Any) -> int | None:
@@ -103,8 +94,8 @@ def order_of(left: Any, right: Any) -> int | None:
     one, other = typed(left), typed(right)
     if one is None or other is None:
         return None
-    if isinstance(one, FP_DateTime | FP_Time) or isinstance(other, FP_DateTime | FP_Time):
-        return order_of_temporals(one, other)
+    if is_temporal(one) or is_temporal(other):
+        return temporals.order(one, other)
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
         if one.unit != other.unit:
             one = FP_Quantity.conv_unit_to(one.unit, one.value, other.unit)
@@ -118,52 +109,6 @@ def order_of(left: Any, right: Any) -> int | None:
 
 def _sign(one: Any, other: Any) -> int:
     return int(one > other) - int(one < other)
-
-
-def order_of_temporals(left: Any, right: Any) -> int | None:
-    """Dates, times or their texts, part by part; None where one stops, or only one has a time zone.
-
-    https://hl7.org/fhirpath/N1/#equals, Date/Time Equality; seconds and their fraction are one part.
-    """
-    one, other = _parts(left), _parts(right)
-    if one is None or other is None:
-        raise TypeError("not a date or time")
-    (parts, zone), (other_parts, other_zone) = one, other
-    if parts[3] is not None and other_parts[3] is not None and (zone is None) != (other_zone is None):
-        return None
-    if zone and other_zone:
-        parts, other_parts = _in_utc(parts, zone), _in_utc(other_parts, other_zone)
-    for part, other_part in zip(parts, other_parts, strict=True):
-        if part is None and other_part is None:
-            continue
-        if part is None or other_part is None:
-            return None
-        if part != other_part:
-            return _sign(part, other_part)
-    return 0
-
-
-def _parts(value: Any) -> tuple[list[Decimal | None], str | None] | None:
-    """Year, month, day, hour, minute and second, as far as they are given, and the time zone."""
-    text = value if isinstance(value, str) else getattr(value, "asStr", None)
-    found = _TEMPORAL.fullmatch(text) if text else None
-    if found is None:
-        return None
-    *parts, zone = found.groups()
-    return [None if part is None else Decimal(part) for part in parts], zone
-
-
-def _in_utc(parts: list[Decimal | None], zone: str) -> list[Decimal | None]:
-    """The same moment, whose time zone is `Z` or an offset, at offset zero."""
-    *moment, minute, second = parts
-    if zone == "Z" or None in moment:
-        return parts
-    year, month, day, hour = (int(part or 0) for part in moment)
-    local = datetime(year, month, day, hour, int(minute or 0), tzinfo=timezone.utc)
-    offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[4:]))
-    utc = local - offset if zone[0] == "+" else local + offset
-    moved = [Decimal(part) for part in (utc.year, utc.month, utc.day, utc.hour)]
-    return [*moved, None if minute is None else Decimal(utc.minute), second]
 
 
 def distinct(items: Iterable[Any]) -> list[Any]:
@@ -183,7 +128,7 @@ def _key(item: Any) -> tuple[str, Any]:
         return "number", value
     if isinstance(value, str):
         return "string", value
-    if isinstance(value, FP_DateTime | FP_Time):
+    if is_temporal(value):
         return "string", value.asStr
     if isinstance(value, FP_Quantity):
         return "quantity", (value.value, value.unit)

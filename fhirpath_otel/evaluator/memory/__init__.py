@@ -1,13 +1,14 @@
 """The in-memory engine: fhirpathpy over one resource at a time, for what SQL cannot express.
 
-It gives the same results as SQL where both can evaluate: `memory_tree.py` evaluates paths and operands by our own
-syntax tree and model, `memory_functions.py` mends functions, and numbers are decimals that keep their digits.
+It gives the same results as SQL where both can evaluate: `tree.py` evaluates paths and operands by our own
+syntax tree and model, `functions.py` mends functions, and numbers are decimals that keep their digits.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from decimal import Context, Decimal, localcontext
 from functools import cache
 from importlib import metadata
@@ -44,32 +45,34 @@ def engine_version() -> str:
 def compile_expression(typed: TypedExpression) -> EvaluateResource:
     """A function that evaluates the expression over the text of one resource.
 
-    Raises FhirpathOtelError where fhirpathpy is not installed; the function raises EvaluationError and SeveralItems.
+    Raises FhirpathOtelError where fhirpathpy is not installed, and ExpressionTypeError for a function that nobody
+    evaluates; the function raises EvaluationError and SeveralItems.
     """
     try:
-        from fhirpathpy.engine.invocations.constants import constants
+        from fhirpathpy.engine.invocations import invocation_registry
         from fhirpathpy.engine.nodes import ResourceNode
         from fhirpathpy.models import models
     except ImportError as error:
         raise FhirpathOtelError(
             "this expression is evaluated in memory, which needs fhirpathpy: pip install 'fhirpath-otel[fhirpathpy]'"
         ) from error
-    from fhirpath_otel.evaluator.memory_functions import invocations
-    from fhirpath_otel.evaluator.memory_tree import compiled
-    from fhirpath_otel.evaluator.memory_values import as_json
+    from fhirpath_otel.evaluator.memory.functions import invocations
+    from fhirpath_otel.evaluator.memory.tree import compiled
+    from fhirpath_otel.evaluator.memory.values import as_json
 
     model = load_model()
-    evaluate = compiled(typed.tree, model)
-    shared = {"model": models["r4"], "userInvocationTable": invocations(model), "traceFn": lambda *_: None}
+    ours = invocations(model)
+    evaluate = compiled(typed, model, {"sort", *ours, *invocation_registry})
+    shared = {"model": models["r4"], "userInvocationTable": ours, "traceFn": lambda *_: None}
     decimals = Context(prec=_DIGITS)
 
     def items(raw: str) -> Iterator[Any]:
         root = [ResourceNode(json.loads(raw, parse_float=Decimal), typed.resource_type)]
         variables = {**_VARIABLES, **dict.fromkeys(("context", "resource", "rootResource"), root)}
-        constants.reset()
+        context = {**shared, "dataRoot": root, "vars": variables, "now": datetime.now().astimezone()}
         try:
             with localcontext(decimals):
-                found = evaluate({**shared, "dataRoot": root, "vars": variables}, root)
+                found = evaluate(context, root)
         except SeveralItems:
             raise
         except Exception as error:

@@ -8,20 +8,24 @@ is required. Here several items are SeveralItems, with their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal
-from itertools import zip_longest
+from functools import cmp_to_key
 from typing import Any
 
 from fhirpathpy.engine import doInvoke, infix_invoke
 from fhirpathpy.engine.evaluators import evaluators
-from fhirpathpy.engine.nodes import FP_DateTime, FP_Quantity, FP_Time, ResourceNode
+from fhirpathpy.engine.nodes import FP_Quantity
 
+from fhirpath_otel.errors import ExpressionTypeError
 from fhirpath_otel.evaluator import syntax
 from fhirpath_otel.evaluator.functions import FUNCTIONS, Evaluated
-from fhirpath_otel.evaluator.memory_values import distinct, is_number, plain
-from fhirpath_otel.evaluator.model import Model, json_key
+from fhirpath_otel.evaluator.memory.paths import as_node, children_named
+from fhirpath_otel.evaluator.memory.temporals import temporal
+from fhirpath_otel.evaluator.memory.values import distinct, is_number, order_of, plain
+from fhirpath_otel.evaluator.model import Model
 from fhirpath_otel.evaluator.plan import SeveralItems
+from fhirpath_otel.evaluator.typecheck import TypedExpression
 
 Items = list[Any]
 Context = dict[str, Any]
@@ -42,10 +46,18 @@ _OF_VALUES = frozenset(
 )
 
 
-def compiled(node: syntax.Node, model: Model) -> Evaluate:
-    """The evaluation of a tree that passed the type check. It raises SeveralItems, and what fhirpathpy raises."""
+def compiled(typed: TypedExpression, model: Model, functions: Collection[str]) -> Evaluate:
+    """The evaluation of an expression, given the names of the functions that there are.
+
+    It raises SeveralItems, and what fhirpathpy raises. Raises ExpressionTypeError for a function that is not there.
+    """
     evaluators.setdefault(_NODE, lambda context, items, one: one["evaluate"](context, items))
-    return _Compiler(model).compile(node)
+    for node in syntax.walk(typed.tree):
+        if isinstance(node, syntax.Function) and node.name not in functions:
+            message = f"{node.name}() is FHIRPath, but cannot be evaluated yet"
+            end = node.name_start + len(node.name)
+            raise ExpressionTypeError(message, typed.expression, node.name_start, end)
+    return _Compiler(model).compile(typed.tree)
 
 
 def _parameter(evaluate: Evaluate | None, text: str = "") -> dict[str, Any]:
@@ -100,48 +112,18 @@ class _Compiler:
     # --- paths
 
     def member(self, node: syntax.Member) -> Evaluate:
-        name, children = node.name, self.children_named(node.name)
-        if node.input is not None:
-            evaluate = self.compile(node.input)
-            return lambda context, this: [
-                child for item in evaluate(context, this) for child in children(_as_node(item))
+        name = node.name
+        if node.input is None and name[0].isupper():
+            return lambda _context, this: [
+                item for item in map(as_node, this) if self.model.is_a(item.path or "", name)
             ]
-        if not name[0].isupper():
-            return lambda _context, this: [child for item in this for child in children(_as_node(item))]
+        evaluate = self.input(node)
+        children = children_named(name, self.model)
+        return lambda context, this: [child for item in evaluate(context, this) for child in children(item)]
 
-        def leading_type(_context: Context, this: Items) -> Items:
-            nodes = [_as_node(item) for item in this]
-            return [node for node in nodes if self.model.is_a(node.path or "", name)]
-
-        return leading_type
-
-    def children_named(self, name: str) -> Callable[[ResourceNode], Iterator[Any]]:
-        known: dict[str | None, list[tuple[str, str | None]]] = {}
-
-        def children(node: ResourceNode) -> Iterator[Any]:
-            owner, path = node.data, node.path
-            if not isinstance(owner, Mapping):
-                if name == "value" and owner is not None:
-                    yield owner.value if isinstance(owner, FP_Quantity) else owner
-                    return
-                owner, path = node._data or {}, "Element"  # noqa: SLF001  fhirpathpy's place for extensions
-            keys = known.get(path)
-            if keys is None:
-                keys = known[path] = list(self.keys(path, name))
-            for key, kind in keys:
-                if key in owner or f"_{key}" in owner:
-                    yield from _nodes(owner.get(key), owner.get(f"_{key}"), kind)
-
-        return children
-
-    def keys(self, path: str | None, name: str) -> Iterator[tuple[str, str | None]]:
-        """The JSON keys that a child can have, with the types of its values."""
-        element = self.model.element(path or "", name)
-        if element is None:
-            yield name, "Extension" if name == "extension" else None
-        else:
-            for kind in element.types:
-                yield json_key(element, kind), kind
+    def input(self, node: syntax.Member | syntax.Function) -> Evaluate:
+        """What stands before the dot; `$this` where nothing does."""
+        return self.compile(node.input) if node.input else lambda _context, this: this
 
     def indexer(self, node: syntax.Indexer) -> Evaluate:
         evaluate, index = self.compile(node.input), self.single(node.index)
@@ -171,12 +153,14 @@ class _Compiler:
     # --- functions and operators
 
     def function(self, node: syntax.Function) -> Evaluate:
+        if node.name == "sort":
+            return self.sort(node)
         name, spec = node.name, FUNCTIONS[node.name]
-        evaluate = None if node.input is None else self.compile(node.input)
+        evaluate = self.input(node)
         parameters = [self.argument(node, position) for position in range(len(node.arguments))]
 
         def call(context: Context, this: Items) -> Items:
-            items = this if evaluate is None else evaluate(context, this)
+            items = evaluate(context, this)
             if (spec.singleton or name == "iif") and len(items) > 1:
                 place = node if node.input is None else node.input
                 raise SeveralItems(place.start, place.end)
@@ -198,6 +182,26 @@ class _Compiler:
         return _parameter(
             self.boolean(argument) if evaluated is Evaluated.CRITERION else self.compile(argument)
         )
+
+    def sort(self, node: syntax.Function) -> Evaluate:
+        """By each key in turn, after a minus from the greatest; what has no key comes first in either case."""
+        evaluate = self.input(node)
+        keys = []
+        for argument in reversed(node.arguments or (syntax.Variable(node.start, node.end, "$this"),)):
+            descending = isinstance(argument, syntax.Sign) and argument.operator == "-"
+            keys.append((self.single(argument.operand if descending else argument), descending))  # type: ignore[attr-defined]
+
+        def sorted_items(context: Context, this: Items) -> Items:
+            items = evaluate(context, this)
+            for key, descending in keys:
+                keyed = [(key(context, [item]), item) for item in items]
+                without = [item for found, item in keyed if not found]
+                keyed = [(found, item) for found, item in keyed if found]
+                keyed.sort(key=lambda pair: _BY_ORDER(pair[0][0]), reverse=descending)
+                items = [*without, *(item for _, item in keyed)]
+            return items
+
+        return sorted_items
 
     def operation(self, node: syntax.Operation) -> Evaluate:
         operator = node.operator
@@ -222,7 +226,9 @@ class _Compiler:
         if operator in _LOGIC:
             return self.boolean(operand)
         item_of_membership = operator == ("contains" if last else "in")
-        return self.single(operand) if item_of_membership or operator in _SINGLETONS else self.compile(operand)
+        return (
+            self.single(operand) if item_of_membership or operator in _SINGLETONS else self.compile(operand)
+        )
 
     def type_operation(self, node: syntax.TypeOperation) -> Evaluate:
         specifier = node.type_specifier
@@ -247,26 +253,12 @@ def _literal(node: syntax.Node) -> Iterator[Any]:
     elif isinstance(node, syntax.QuantityLiteral):
         yield FP_Quantity(Decimal(node.number), node.unit if node.calendar else f"'{node.unit}'")
     elif isinstance(node, syntax.TemporalLiteral):
-        value = FP_Time(node.text) if node.type_name == "Time" else FP_DateTime(node.text.removesuffix("T"))
-        value.system_type = node.type_name  # fhirpathpy has one class for dates with and without time
-        yield value
+        yield temporal(node.text, node.type_name)
     else:
         assert isinstance(node, syntax.EmptyLiteral)
 
 
-def _nodes(value: Any, companion: Any, kind: str | None) -> Iterator[ResourceNode]:
-    """The items of an element: each value with what stands beside it under `_element`."""
-    pairs = [(value, companion)]
-    if isinstance(value, list) or isinstance(companion, list):
-        pairs = list(zip_longest(value or (), companion or ()))
-    for one, beside in pairs:
-        if one is not None or beside is not None:
-            number = kind == "decimal" and one is not None
-            yield ResourceNode(Decimal(one) if number else one, kind, beside)
-
-
-def _as_node(item: Any) -> ResourceNode:
-    return item if isinstance(item, ResourceNode) else ResourceNode(item, None)
+_BY_ORDER = cmp_to_key(lambda one, other: order_of(one, other) or 0)
 
 
 def _as_list(value: Any) -> Items:

@@ -1,0 +1,151 @@
+"""Type tests and conversions: fhirpathpy's depend on what was evaluated before, and on Python's names of types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from fhirpathpy.engine.nodes import FP_Quantity, ResourceNode
+
+from fhirpath_otel.evaluator.memory import temporals
+from fhirpath_otel.evaluator.memory.values import is_number, plain, typed
+from fhirpath_otel.evaluator.model import Model
+
+Items = list[Any]
+Context = dict[str, Any]
+
+_SYSTEM = "System."
+_BASE_PROFILES = "http://hl7.org/fhir/StructureDefinition/"
+_NAMES = {
+    bool: "Boolean",
+    int: "Integer",
+    Decimal: "Decimal",
+    str: "String",
+    FP_Quantity: "Quantity",
+}
+_TRUE, _FALSE = (
+    frozenset(("true", "t", "yes", "y", "1", "1.0")),
+    frozenset(("false", "f", "no", "n", "0", "0.0")),
+)
+
+
+def invocations(model: Model) -> dict[str, dict[str, Any]]:
+    """Their rows of fhirpathpy's table."""
+    tests = _TypeTests(model)
+    function, operator = {1: ["TypeSpecifier"]}, {2: ["Any", "TypeSpecifier"]}
+    return {
+        "is": {"fn": tests.is_, "arity": function},
+        "isOp": {"fn": tests.is_, "arity": operator},
+        "as": {"fn": tests.of_type, "arity": function},
+        "asOp": {"fn": tests.of_type, "arity": operator},
+        "ofType": {"fn": tests.of_type, "arity": function},
+        "conformsTo": {"fn": tests.conforms_to, "arity": {1: ["String"]}},
+        "type": {"fn": lambda _context, items: [_described(type_of(item)) for item in items]},
+        "toString": {"fn": _to_string},
+        "toBoolean": {"fn": _to_boolean},
+        "convertsToBoolean": {"fn": _converts(_to_boolean)},
+        "round": {"fn": _round, "arity": {0: [], 1: ["Number"]}},
+        "abs": {"fn": _abs},
+        **{
+            name: {"fn": lambda context, _items, kind=kind: temporals.present(context["now"], kind)}
+            for name, kind in (("now", "DateTime"), ("today", "Date"), ("timeOfDay", "Time"))
+        },
+        **{f"to{kind}": {"fn": _to_temporal(kind)} for kind in ("Date", "DateTime", "Time")},
+        **{
+            f"convertsTo{kind}": {"fn": _converts(_to_temporal(kind))}
+            for kind in ("Date", "DateTime", "Time")
+        },
+    }
+
+
+class _TypeTests:
+    """Over FHIR's hierarchy and the System types; `wanted` has a name and perhaps a namespace."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def is_(self, _context: Context, items: Items, wanted: Any) -> bool | None:
+        return self._matches(items[0], wanted) if items else None
+
+    def of_type(self, _context: Context, items: Items, wanted: Any) -> Items:
+        return [item for item in items if self._matches(item, wanted)]
+
+    def conforms_to(self, _context: Context, items: Items, url: Any) -> bool | None:
+        """Only the base definitions are known."""
+        name = str(url).removeprefix(_BASE_PROFILES)
+        if items and self._model.kind(name) is None:
+            raise ValueError("an unknown profile")
+        return self._model.is_a(type_of(items[0]), name) if items else None
+
+    def _matches(self, item: Any, wanted: Any) -> bool:
+        kind = type_of(item)
+        if kind.startswith(_SYSTEM):
+            return wanted.namespace != "FHIR" and wanted.name in {kind.removeprefix(_SYSTEM), "Any"}
+        return wanted.namespace != "System" and self._model.is_a(kind, wanted.name)
+
+
+def type_of(item: Any) -> str:
+    """A FHIR type, the path of a backbone element, or `System.` and a name; empty if it cannot be known."""
+    if isinstance(item, ResourceNode) and (item.path or isinstance(item.data, Mapping)):
+        return item.path or ""
+    value = plain(item)
+    name = temporals.type_of(value) if temporals.is_temporal(value) else _NAMES.get(type(value))
+    return f"{_SYSTEM}{name}" if name else ""
+
+
+def _described(kind: str) -> dict[str, str]:
+    if kind.startswith(_SYSTEM):
+        return {"namespace": "System", "name": kind.removeprefix(_SYSTEM)}
+    return {"namespace": "FHIR", "name": "BackboneElement" if "." in kind else kind}
+
+
+def _to_string(_context: Context, values: Items) -> str | None:
+    value = values[0] if values else None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if value is None or isinstance(value, Mapping):
+        return None
+    return str(getattr(value, "asStr", value))
+
+
+def _to_boolean(_context: Context, values: Items) -> bool | None:
+    """https://hl7.org/fhirpath/N1/#toboolean-boolean"""
+    value = values[0] if values else None
+    if isinstance(value, bool):
+        return value
+    if is_number(value):
+        return None if value not in {0, 1} else value == 1
+    word = value.lower() if isinstance(value, str) else None
+    return True if word in _TRUE else False if word in _FALSE else None
+
+
+def _to_temporal(kind: str) -> Callable[[Context, Items], Any]:
+    def convert(_context: Context, values: Items) -> Any:
+        value = values[0] if values else None
+        text = str(getattr(value, "asStr", value))
+        known = temporals.moment(text)
+        if known is None or known.is_time != (kind == "Time"):
+            return None
+        return temporals.temporal(text.partition("T")[0] if kind == "Date" else text, kind)
+
+    return convert
+
+
+def _converts(convert: Callable[[Context, Items], Any]) -> Callable[[Context, Items], bool | None]:
+    return lambda context, items: convert(context, items) is not None if items else None
+
+
+def _round(_context: Context, items: Items, places: Any = 0) -> Decimal | None:
+    if not items or places == []:
+        return None
+    return Decimal(plain(items[0])).quantize(Decimal(1).scaleb(-plain(places)), ROUND_HALF_UP)
+
+
+def _abs(_context: Context, items: Items) -> Any:
+    value = typed(items[0]) if items else None
+    if isinstance(value, FP_Quantity):
+        return FP_Quantity(abs(value.value), value.unit)
+    return None if value is None else abs(value)

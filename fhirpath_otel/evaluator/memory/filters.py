@@ -1,0 +1,91 @@
+"""Filters and projections: fhirpathpy evaluates a criterion twice, and takes any value for true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from fhirpathpy.engine.nodes import ResourceNode
+
+from fhirpath_otel.evaluator.memory.paths import beside
+from fhirpath_otel.evaluator.memory.values import distinct, plain
+
+Items = list[Any]
+Context = dict[str, Any]
+Evaluate = Callable[[Any], Items]
+
+
+def invocations() -> dict[str, dict[str, Any]]:
+    """Their rows of fhirpathpy's table."""
+    return {
+        "where": {"fn": _where, "arity": {1: ["Expr"]}},
+        "exists": {"fn": _exists, "arity": {0: [], 1: ["Expr"]}},
+        "all": {"fn": _all, "arity": {1: ["Expr"]}},
+        "select": {"fn": _select, "arity": {1: ["Expr"]}},
+        "iif": {"fn": _iif, "arity": {2: ["Expr"] * 2, 3: ["Expr"] * 3}},
+        "extension": {"fn": _extension, "arity": {1: ["String"]}},
+        "distinct": {"fn": lambda _context, items: distinct(items)},
+        "isDistinct": {"fn": lambda _context, items: len(distinct(items)) == len(items)},
+        "union": {
+            "fn": lambda _context, items, others: distinct([*items, *others]),
+            "arity": {1: ["AnyAtRoot"]},
+        },
+        "single": {"fn": lambda _context, items: items},
+        "hasValue": {"fn": _has_value},
+    }
+
+
+def _truth(items: Items) -> bool:
+    """Whether a criterion holds: `tree.py` gives it as true, false or nothing."""
+    return items == [True]
+
+
+def _indexed(context: Context, items: Items) -> Iterator[Any]:
+    for index, item in enumerate(items):
+        context["$index"] = index
+        yield item
+
+
+def _where(context: Context, items: Items, criterion: Evaluate) -> Items:
+    return [item for item in _indexed(context, items) if _truth(criterion(item))]
+
+
+def _exists(context: Context, items: Items, criterion: Evaluate | None = None) -> bool:
+    return bool(items if criterion is None else _where(context, items, criterion))
+
+
+def _all(context: Context, items: Items, criterion: Evaluate) -> bool:
+    return len(_where(context, items, criterion)) == len(items)
+
+
+def _select(context: Context, items: Items, projection: Evaluate) -> Items:
+    return [found for item in _indexed(context, items) for found in projection(item)]
+
+
+def _iif(
+    _context: Context, items: Items, criterion: Evaluate, then: Evaluate, otherwise: Evaluate | None = None
+) -> Items:
+    if _truth(criterion(items)):
+        return then(items)
+    return otherwise(items) if otherwise else []
+
+
+def _extension(_context: Context, items: Items, url: Any) -> Items:
+    """All of that url: fhirpathpy gives the first."""
+    return [
+        ResourceNode(extension, "Extension")
+        for item in items
+        if isinstance(item, ResourceNode)
+        for extension in _with_extensions(item).get("extension") or ()
+        if extension.get("url") == url
+    ]
+
+
+def _with_extensions(node: ResourceNode) -> Mapping[str, Any]:
+    """What carries the extensions: a complex value itself, or what stands beside a primitive."""
+    return node.data if isinstance(node.data, Mapping) else beside(node)
+
+
+def _has_value(_context: Context, items: Items) -> bool:
+    """https://hl7.org/fhir/R4/fhirpath.html#functions: one primitive that has more than extensions."""
+    return len(items) == 1 and plain(items[0]) is not None and not isinstance(plain(items[0]), Mapping)
