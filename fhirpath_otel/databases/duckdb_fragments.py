@@ -51,11 +51,11 @@ def element_of(structure: Structure | None) -> Structure | None:
 
 
 def in_order(conditions: Sequence[Fragment]) -> str:
-    """A conjunction. DuckDB may test conditions in any order, so one that can raise waits for those before it."""
+    """A conjunction. DuckDB may test conditions in any order, so one that can raise keeps its place among them."""
     *before, last = conditions
     if not before:
         return str(last.sql)
-    if last.raises:
+    if any(one.raises for one in conditions):
         return f"CASE WHEN {in_order(before)} THEN {last.sql} ELSE FALSE END"
     return f"{in_order(before)} AND {last.sql}"
 

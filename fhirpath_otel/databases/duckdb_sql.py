@@ -106,8 +106,12 @@ class _StatementPrinter(OperatorPrinter):
         present = [(kind, one) for kind, one in found if one.sql is not None]
         columns = tuple(self.column(root, kind, one, dropped) for kind, one in present)
         outputs = [f"{one.sql} AS v{index}" for index, (_, one) in enumerate(present)] or ["NULL AS v0"]
+        in_place = any(one.raises for one in select.conditions)
+        if in_place:  # outside, DuckDB would test it first, and miss the error of a criterion
+            tests = [f"{one.sql} IS NOT NULL" for _, one in present] or ["FALSE"]
+            select.conditions.append(Fragment(f"({' OR '.join(tests)})", "BOOLEAN"))
         text = self.query(select, ", ".join(["id", *outputs]))
-        if not isinstance(root, plan.Count | plan.Exists | plan.All | plan.Constant):
+        if not in_place and not isinstance(root, plan.Count | plan.Exists | plan.All | plan.Constant):
             present_test = " OR ".join(f"v{index} IS NOT NULL" for index in range(len(outputs)))
             text = f"SELECT * FROM ({text}) WHERE {present_test}"
         text, parameters = self.used_parameters(text)
