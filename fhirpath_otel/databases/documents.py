@@ -191,6 +191,7 @@ class _Scanner:
             self._position += 1
             return
         while True:
+            self.peek()
             yield
             if self.peek() == closing:
                 self._position += 1

@@ -23,6 +23,7 @@ from fhirpath_otel.databases.duckdb_tables import (
     ensure_schema,
     structures,
 )
+from fhirpath_otel.databases.problems import without_advice
 from fhirpath_otel.databases.sources import Header, Inputs, Reader, discover, read_header
 from fhirpath_otel.databases.structure import Dropped, Seen
 from fhirpath_otel.databases.survey import Survey
@@ -216,7 +217,7 @@ class _Run:
             raise error
         self._skipped_count += 1
         if len(self._skipped) < MAX_SKIPPED:
-            self._skipped.append(Skipped(error.path, error.line, error.message))
+            self._skipped.append(Skipped(error.path, error.line, without_advice(error.message)))
 
 
 def _writable_file(connection: Connection) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -11,6 +12,11 @@ import msgspec
 
 SKIPPABLE = "mend it, or skip what is broken (--on-error skip)"
 DOCUMENT_ENDS = "so the document cannot be read from here on; mend it, or skip the rest (--on-error skip)"
+
+
+def without_advice(problem: str) -> str:
+    """A problem as it is listed once it was skipped."""
+    return re.sub(r"; mend it, or skip [a-z ]+\(--on-error skip\)$", "", problem)
 
 
 def file_problem(start: bytes) -> str | None:

@@ -159,8 +159,11 @@ class Reader:
     def read(self, path: str) -> Iterator[Resource]:
         """The resources of a file, in their order."""
         try:
-            with _Watched(path, self._advance) as file:
-                yield from self._read(_unpacked(file), path)
+            with (
+                io.BufferedReader(_Watched(path, self._advance), BUFFER_BYTES) as file,
+                _unpacked(file) as stream,
+            ):
+                yield from self._read(stream, path)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self._reject(LoadError("the gzip data is damaged or cut off; get the file anew", path))
         except OSError as error:
@@ -174,6 +177,8 @@ class Reader:
         elif _is_document(head):
             yield from self._documents(start, stream, path, 1)
         else:
+            if not head[-1].endswith(b"\n"):
+                head[-1] += stream.readline(MAX_RESOURCE_BYTES - len(head[-1]))
             yield from self._lines(chain(head, iter(lambda: stream.readline(MAX_RESOURCE_BYTES), b"")), path)
 
     def _lines(self, pieces: Iterator[bytes], path: str) -> Iterator[Resource]:
@@ -233,12 +238,11 @@ class _Watched(io.FileIO):
         return size
 
 
-def _unpacked(file: io.FileIO) -> BinaryIO:
+def _unpacked(file: io.BufferedReader[Any]) -> BinaryIO:
     """The content, through gzip where its first bytes say so."""
-    plain = io.BufferedReader(file, BUFFER_BYTES)
-    if plain.peek(2).startswith(b"\x1f\x8b"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=plain), BUFFER_BYTES)
-    return plain
+    if file.peek(2).startswith(b"\x1f\x8b"):
+        return io.BufferedReader(gzip.GzipFile(fileobj=file), BUFFER_BYTES)
+    return file
 
 
 def _first_lines(stream: BinaryIO) -> list[bytes]:

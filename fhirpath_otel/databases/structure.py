@@ -293,7 +293,7 @@ def _or_wrong(right: Any, wrong: set[type]) -> Any:
 
 def _struct(node: _Node, **options: Any) -> Any:
     keys = [*node.members, *node.unknown]
-    types = [*map(_compiled, node.members.values()), *[msgspec.Raw | None] * len(node.unknown)]
+    types = [*map(_compiled, node.members.values()), *[msgspec.Raw] * len(node.unknown)]
     names = ["id" if key == "id" else f"member{number}" for number, key in enumerate(keys)]
     return msgspec.defstruct(
         node.type_name.replace(".", "_"),
