@@ -102,8 +102,8 @@ class _Lowering:
             kind = "System.Boolean" if isinstance(node, syntax.BooleanLiteral) else "System.String"
             return plan.Constant(node.start, node.end, (kind,), False, node.value)
         if isinstance(node, syntax.NumberLiteral) and len(node.text) <= LONGEST_NUMBER:
-            value = int(node.text) if node.type_name == "Integer" else Decimal(node.text)
-            return plan.Constant(node.start, node.end, (f"System.{node.type_name}",), False, value)
+            kind = "Decimal" if isinstance(node.value, Decimal) else node.type_name
+            return plan.Constant(node.start, node.end, (f"System.{kind}",), False, node.value)
         if isinstance(node, syntax.TemporalLiteral) and node.type_name == "Date":
             return plan.Constant(node.start, node.end, ("System.Date",), False, node.text)
         if isinstance(node, syntax.ExternalConstant):
@@ -158,7 +158,7 @@ class _Lowering:
             reason = "only a literal integer index is in SQL yet"
             raise NotExpressible("[]", reason, node.index.start, node.index.end)
         input_ = self.lower(node.input, this, level)
-        if index.value < 0:
+        if not 0 <= index.value < 2**31:  # beyond what an Integer, and so an index, can be
             return plan.Nothing(node.start, node.end, input_.types, False)
         return self.pick(input_, index.value, node)
 

@@ -11,8 +11,11 @@ Nodes are msgspec structs: one takes 0.1 µs to make where a frozen dataclass ta
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 from msgspec import Struct
+
+_INTEGER_DIGITS = 10
 
 
 class Node(Struct, frozen=True, eq=False):
@@ -39,6 +42,14 @@ class NumberLiteral(Node, frozen=True, eq=False):
 
     text: str
     type_name: str
+
+    @property
+    def value(self) -> int | Decimal:
+        """As an int if it is an Integer or Long. Beyond the 32 bits of an Integer it counts as a Decimal."""
+        if self.type_name == "Integer" and len(self.text.lstrip("0")) <= _INTEGER_DIGITS:
+            value = int(self.text)
+            return value if value < 2**31 else Decimal(value)
+        return int(self.text) if self.type_name == "Long" else Decimal(self.text)
 
 
 class TemporalLiteral(Node, frozen=True, eq=False):

@@ -183,7 +183,8 @@ def scalars(
         text = f"{path.text}.{child.step}" if path.text else child.step
         path = Path(text, child, path.many or child.many)
         if depth > 0 and draw(st.integers(0, 2)) == 0:
-            path = draw(refinements(path, depth, strict=strict))
+            refined = draw(refinements(path, depth, strict=strict))
+            path = refined if refined.seen is child else path  # an extension would lead elsewhere
     return draw(picks(path)) if path.many and (strict or draw(st.booleans())) else path
 
 

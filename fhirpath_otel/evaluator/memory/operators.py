@@ -105,6 +105,15 @@ def representable(value: Any) -> Any:
     return value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize()
 
 
+def negated(value: Any) -> Any:
+    """The number or quantity with the other sign."""
+    if isinstance(value, FP_Quantity):
+        return FP_Quantity(-value.value, value.unit)
+    if not is_number(value):
+        raise TypeError("a sign is for numbers")
+    return -value if isinstance(value, Decimal) else representable(-value)
+
+
 def _quotient(one: Any, other: Any) -> Decimal | None:
     """Rounded half away from zero."""
     return None if other == 0 else (Decimal(one) / Decimal(other)).quantize(_STEP, ROUND_HALF_UP)

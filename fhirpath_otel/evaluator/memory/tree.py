@@ -20,9 +20,10 @@ from fhirpathpy.engine.nodes import FP_Quantity
 from fhirpath_otel.errors import ExpressionTypeError
 from fhirpath_otel.evaluator import syntax
 from fhirpath_otel.evaluator.functions import FUNCTIONS, Evaluated
+from fhirpath_otel.evaluator.memory.operators import negated
 from fhirpath_otel.evaluator.memory.paths import as_node, children_named
 from fhirpath_otel.evaluator.memory.temporals import temporal
-from fhirpath_otel.evaluator.memory.values import distinct, is_number, order_of, plain
+from fhirpath_otel.evaluator.memory.values import distinct, order_of, plain
 from fhirpath_otel.evaluator.model import Model
 from fhirpath_otel.evaluator.plan import SeveralItems
 from fhirpath_otel.evaluator.typecheck import TypedExpression
@@ -240,16 +241,17 @@ class _Compiler:
         evaluate, negative = self.single(node.operand), node.operator == "-"
 
         def signed(context: Context, this: Items) -> Items:
-            return [_negated(plain(item)) if negative else plain(item) for item in evaluate(context, this)]
+            values = [plain(item) for item in evaluate(context, this)]
+            return (
+                values if not negative else [one for value in values if (one := negated(value)) is not None]
+            )
 
         return signed
 
 
 def _literal(node: syntax.Node) -> Iterator[Any]:
-    if isinstance(node, syntax.BooleanLiteral | syntax.StringLiteral):
+    if isinstance(node, syntax.BooleanLiteral | syntax.StringLiteral | syntax.NumberLiteral):
         yield node.value
-    elif isinstance(node, syntax.NumberLiteral):
-        yield Decimal(node.text) if node.type_name == "Decimal" else int(node.text)
     elif isinstance(node, syntax.QuantityLiteral):
         yield FP_Quantity(Decimal(node.number), node.unit if node.calendar else f"'{node.unit}'")
     elif isinstance(node, syntax.TemporalLiteral):
@@ -268,11 +270,3 @@ def _as_list(value: Any) -> Items:
 def _type_name(argument: syntax.Node) -> str:
     assert isinstance(argument, syntax.Member), "the type check lets only type names through"
     return f"{_type_name(argument.input)}.{argument.name}" if argument.input else argument.name
-
-
-def _negated(value: Any) -> Any:
-    if isinstance(value, FP_Quantity):
-        return FP_Quantity(-value.value, value.unit)
-    if not is_number(value):
-        raise TypeError("a sign is for numbers")
-    return -value
