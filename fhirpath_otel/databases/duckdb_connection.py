@@ -106,32 +106,35 @@ def interruptible(connection: duckdb.DuckDBPyConnection, function: Callable[[], 
     """
     if threading.current_thread() is not threading.main_thread():
         return function()
-    outcome: Future[T] | None = None
+    outcome: Future[T] = Future()
     try:
-        outcome = in_background(function)
+        run_in_background(function, outcome)
         return outcome.result()
     except KeyboardInterrupt:
-        if outcome is not None:
-            stop(connection, outcome)
+        stop(connection, outcome)
         raise
 
 
-def in_background(function: Callable[[], T]) -> Future[T]:
-    """Runs a function on a thread of its own, in the caller's context (OpenTelemetry's current span)."""
-    outcome: Future[T] = Future()
+def run_in_background(function: Callable[[], T], outcome: Future[T]) -> None:
+    """Runs a function on a thread of its own, in the caller's context (OpenTelemetry's current span).
+
+    The caller makes the future, so that it has it whenever Ctrl-C comes.
+    """
 
     def run() -> None:
+        if not outcome.set_running_or_notify_cancel():
+            return
         try:
             outcome.set_result(function())
         except BaseException as error:  # noqa: BLE001, it is raised where the result is asked for
             outcome.set_exception(error)
 
     threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
-    return outcome
 
 
 def stop(connection: duckdb.DuckDBPyConnection, outcome: Future[T]) -> None:
     """Interrupts what runs on the connection until the function that runs it has ended."""
+    outcome.cancel()
     while not outcome.done():  # an interrupt between two statements is lost, so ask again
         connection.interrupt()
         wait([outcome], timeout=0.05)

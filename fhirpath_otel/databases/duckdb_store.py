@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fhirpath_otel.databases.duckdb_connection import in_background, stop
+from fhirpath_otel.databases.duckdb_connection import run_in_background, stop
 from fhirpath_otel.databases.duckdb_tables import (
     Counts,
     LoadedType,
@@ -122,7 +122,8 @@ class Store:
 
     def _start(self, function: Callable[[], Any]) -> None:
         self._finish()
-        self._pending = in_background(function)
+        self._pending = Future()
+        run_in_background(function, self._pending)
 
     def _finish(self) -> Any:
         if self._pending is None:

@@ -99,10 +99,10 @@ def ensure_table(
                 f"this database has a table {resource_type} that was not made by a load; use another database"
             ) from None
     else:
+        _check_column(connection, resource_type, stored.structure)
         structure = merge(stored.structure, seen.structure)  # type: ignore[assignment]
         if structure != stored.structure:
             connection.execute(f'ALTER TABLE "{resource_type}" ALTER r TYPE {sql_type(structure)}')
-    _check_column(connection, resource_type, structure)
     dropped = tuple(sorted({*seen.dropped, *(stored.dropped if stored else ())}))
     if LoadedType(structure, dropped) != stored:
         connection.execute("DELETE FROM fhirpath_otel.structures WHERE resource_type = $1", [resource_type])
@@ -112,7 +112,7 @@ def ensure_table(
 
 
 def _check_column(connection: Connection, resource_type: str, structure: Structure) -> None:
-    """INSERT leaves out members that the column does not have, in silence: so make sure that it has them."""
+    """Makes sure that the column is as it is thought to be: INSERT leaves out, in silence, what it does not have."""
     row = connection.execute(
         f"SELECT typeof(NULL::{sql_type(structure)}) = data_type FROM duckdb_columns()"
         " WHERE database_name = current_database() AND schema_name = 'main' AND table_name = $1"

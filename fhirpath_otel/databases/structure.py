@@ -31,8 +31,7 @@ _SHAPES = {
     list: "a list",
     str: "a string",
     bool: "a boolean",
-    int: "a number",
-    float: "a decimal, or a number beyond 32 bits",
+    float: "a number",
 }
 _JSON_TYPES: dict[type, Any] = {
     dict: dict[str, msgspec.Raw],
@@ -213,6 +212,7 @@ class Seen:
 
 
 def _note(node: _Node, wrong: set[type], kind: type) -> bool:
+    kind = float if kind is int else kind
     if kind in wrong:
         return False
     wrong.add(kind)
@@ -236,8 +236,8 @@ def _is_decimal(node: _Node) -> bool:
 
 
 def _int32(digits: str) -> int | float:
-    """An integer of FHIR has 32 bits; a larger one is told as a decimal."""
-    return int(digits) if len(digits) < 11 and -(2**31) <= int(digits) < 2**31 else float(digits)
+    """An integer of FHIR has 32 bits; a larger one can only be a decimal."""
+    return int(digits) if len(digits) < 12 and -(2**31) <= int(digits) < 2**31 else float(digits)
 
 
 _read = json.JSONDecoder(parse_int=_int32).decode
@@ -267,7 +267,8 @@ def _dropped(node: _Node, path: str) -> Iterator[Dropped]:
 
 
 def _needed(node: _Node) -> str:
-    return _SHAPES[_accepted(node)[0]]
+    kind = _accepted(node)[-1]
+    return "an integer of 32 bits" if kind is int else _SHAPES[kind]
 
 
 def _decimals(node: _Node) -> Iterator[tuple[str, bool]]:
@@ -282,13 +283,16 @@ def _compiled(node: _Node) -> Any:
     if node.compiled is None:
         right = reduce(or_, (_JSON_TYPES[kind] for kind in _accepted(node))) if node.leaf else _struct(node)
         if node.many:
-            right = list[_or_wrong(right, node.wrong_items)]  # type: ignore[misc]
-        node.compiled = _or_wrong(right, node.wrong)
+            right = list[_union(right, node.wrong_items)]  # type: ignore[misc]
+        node.compiled = _union(right if node.fits else None, node.wrong)
     return node.compiled
 
 
-def _or_wrong(right: Any, wrong: set[type]) -> Any:
-    return reduce(or_, (_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), right | None)
+def _union(right: Any, wrong: set[type]) -> Any:
+    """A type for what was right, if anything was, for what was wrong, and for null."""
+    return reduce(
+        or_, (_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), right | None if right else None
+    )
 
 
 def _struct(node: _Node, **options: Any) -> Any:

@@ -113,7 +113,7 @@ class TestStructure:
                 [
                     (
                         "Patient.multipleBirthInteger",
-                        "a decimal, or a number beyond 32 bits where a number is needed",
+                        "a number where an integer of 32 bits is needed",
                     )
                 ],
                 {},
@@ -123,7 +123,7 @@ class TestStructure:
                 [
                     (
                         "Patient.multipleBirthInteger",
-                        "a decimal, or a number beyond 32 bits where a number is needed",
+                        "a number where an integer of 32 bits is needed",
                     )
                 ],
                 {},
