@@ -99,7 +99,7 @@ class Result:
         self._handed_ns: int | None = perf_counter_ns()  # None while the next batch is being made
         self._batches = rows.batches()
         self._reading = self._read()
-        self._rows_left = chain.from_iterable(self._reading)
+        self._rows_left: Iterator[Row] = chain.from_iterable(self._reading)
 
     @property
     def mode(self) -> str:
@@ -155,6 +155,7 @@ class Result:
     def close(self) -> None:
         """Ends the evaluation; what was not read is dropped."""
         self._reading.close()
+        self._rows_left = iter(())
         self._finish(None)
 
     def __enter__(self) -> Result:
