@@ -57,6 +57,9 @@ _LETTERS = frozenset(ascii_letters + "_")
 _NAME_START = _LETTERS | {"`"}
 _VARIABLES = frozenset(("$this", "$index", "$total"))
 
+# The specification asks for 28; beyond 4,300 Python refuses to read a whole number.
+LONGEST_NUMBER = 100
+
 
 class Grammar:
     """One text being parsed: its tokens, the position among them, and the height of the tree made last (1: a leaf)."""
@@ -206,6 +209,9 @@ class Grammar:
         position = self.position
         token, unit = self.tokens[position : position + 2]
         start = self.starts[position]
+        if len(token) > LONGEST_NUMBER:
+            message = f"a number has at most {LONGEST_NUMBER} digits"
+            raise ExpressionSyntaxError(message, self.text, start, self.ends[position])
         self.position, self.height = position + 1, 1
         calendar = unit in CALENDAR_UNITS
         if calendar or unit[0] == "'":

@@ -17,7 +17,7 @@ INTEGER = ("System.Integer",)
 # A fold of binary operators nests as deep as it has terms; printing recurses once a level.
 MOST_FOLDED_OPERANDS = 64
 
-# Python refuses to read whole numbers beyond 4,300 digits, and DECIMAL ends at 38.
+# A DECIMAL of DuckDB ends at 38 digits.
 LONGEST_NUMBER = 40
 
 _FAMILIES = {
