@@ -13,7 +13,7 @@ from fhirpath_otel.databases.duckdb_fragments import (
     quoted,
 )
 from fhirpath_otel.evaluator import plan
-from fhirpath_otel.evaluator.model import SYSTEM_TYPES
+from fhirpath_otel.evaluator.lowering import is_uniform
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator
 
 
@@ -30,7 +30,7 @@ class PathPrinter(FragmentPrinter):
         step = self.step(
             replace(input_, sql=variable, many=False, structure=element_of(input_.structure)), operator
         )
-        if _stored_alike(operator):
+        if is_uniform(operator):
             step = self.merged(step, operator)
         if step.alternatives or step.companion:
             reason = "a primitive with extensions" if step.companion else "a choice of types"
@@ -81,8 +81,16 @@ class PathPrinter(FragmentPrinter):
             raise NotExpressible(operator.name, reason, operator.start, operator.end)
         return Fragment(f"{owner.sql}.{quoted('_' + key)}", structure, path=(*owner.path, f"_{key}"))
 
+    def of_one_type(self, operator: Operator) -> Fragment:
+        """The collection that a criterion is about: a choice of types that are stored alike as one."""
+        item = self.fragment(operator)
+        if any(one.companion for _, one in item.alternatives):
+            reason = "a choice of primitives with extensions is not in SQL here"
+            raise NotExpressible("where()", reason, operator.start, operator.end)
+        return self.merged(item, operator)
+
     def filter(self, operator: plan.Filter) -> Fragment:
-        input_ = self.fragment(operator.input)
+        input_ = self.of_one_type(operator.input)
         if input_.sql is None:
             return self.absent(input_, operator)
         raises = input_.raises
@@ -116,8 +124,8 @@ class PathPrinter(FragmentPrinter):
 
     def absent(self, item: Fragment, operator: Operator) -> Fragment:
         """Nothing is stored there: the empty collection, unless only extensions are."""
-        if item.companion or item.alternatives:
-            reason = "an element with extensions only, or of several types, is not in SQL here"
+        if item.companion:
+            reason = "an element with extensions only is not in SQL here"
             raise NotExpressible("where()", reason, operator.start, operator.end)
         return ABSENT
 
@@ -125,7 +133,7 @@ class PathPrinter(FragmentPrinter):
         filtered = operator.input
         if not isinstance(filtered, plan.Filter) or filtered.input.many:
             return self.presence(self.fragment(filtered))
-        item = self.fragment(filtered.input)
+        item = self.of_one_type(filtered.input)
         if item.sql is None:
             return self.presence(self.absent(item, filtered))
         raises = item.raises
@@ -139,7 +147,7 @@ class PathPrinter(FragmentPrinter):
         return Fragment(self.once(item.sql, found), "BOOLEAN", raises=raises)
 
     def all(self, operator: plan.All) -> Fragment:
-        input_ = self.fragment(operator.input)
+        input_ = self.of_one_type(operator.input)
         if input_.sql is None:
             self.absent(input_, operator)
             return Fragment("TRUE", "BOOLEAN")
@@ -182,9 +190,3 @@ class PathPrinter(FragmentPrinter):
         return replace(
             item, sql=f"({item.sql})[{position}]", many=False, structure=element_of(item.structure)
         )
-
-
-def _stored_alike(operator: plan.Navigate) -> bool:
-    """Whether values of all its types are stored, and read back, in the same way."""
-    systems = {SYSTEM_TYPES.get(kind) for kind in operator.types}
-    return len(systems) == 1 and None not in systems

@@ -49,6 +49,11 @@ def family(operator: Operator) -> str | None:
     return families.pop() if len(families) == 1 else None
 
 
+def is_uniform(operator: Operator) -> bool:
+    """Whether all its types are one, or primitives that are stored and read back alike, such as code and string."""
+    return len(operator.types) < 2 or (len(_system_types(operator)) == 1 and family(operator) is not None)
+
+
 def is_integer(operator: Operator) -> bool:
     """Whether FHIRPath calls the number an Integer, not a Decimal."""
     return _system_types(operator) == {"System.Integer"}
@@ -282,8 +287,9 @@ class _Lowering:
 
     def type_test(self, input_: Operator, name: str, node: syntax.Node) -> Operator:
         matching = self.matching(input_, name, node)
-        if input_.many and len(input_.types) > 1:
-            raise NotExpressible("is", "its input is a choice with several items", node.start, node.end)
+        decided = len(matching) in {0, len(input_.types)}
+        if not decided and (input_.many or not isinstance(input_, plan.Navigate)):
+            raise NotExpressible("is", "its input is a choice of types", node.start, node.end)
         return plan.TypeTest(node.start, node.end, BOOLEAN, False, input_, matching)
 
     def matching(self, input_: Operator, name: str, node: syntax.Node) -> frozenset[str]:
@@ -408,7 +414,7 @@ class _Lowering:
             raise NotExpressible(whose, "only numbers are computed in SQL yet", node.start, node.end)
 
     def one_type(self, operator: Operator, whose: str, node: syntax.Node) -> None:
-        if len(operator.types) > 1 and isinstance(operator, plan.Navigate):
+        if isinstance(operator, plan.Navigate) and not is_uniform(operator):
             raise NotExpressible(whose, "its input is a choice of types", node.start, node.end)
 
 

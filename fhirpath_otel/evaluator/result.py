@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from decimal import Decimal
+from itertools import chain
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 

@@ -78,7 +78,7 @@ def _note(owner: Seen, value: dict[str, Any], model: Model) -> None:
         if key.startswith("_") and isinstance(companion, dict):
             known = model.json_element(owner.type, key[1:])
             if known is not None and known[0].name in owner.children:
-                _note(owner.children[known[0].name], companion | {"id": "a"}, model)
+                _note(owner.children[known[0].name], companion, model)
 
 
 # --- literals

@@ -77,7 +77,9 @@ def _ordered(holds: Callable[[int], bool]) -> Callable[[Context, Items, Items], 
 
 
 def _in(_context: Context, item: Items, collection: Items) -> bool | None:
-    return any(same(item[0], one) for one in collection) if item else None
+    if not item or typed(item[0]) is None:
+        return None  # nothing, or a primitive without a value
+    return any(same(item[0], one) for one in collection)
 
 
 def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any]) -> Callable[[Context, Items, Items], Any]:
