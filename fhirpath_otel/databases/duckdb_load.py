@@ -50,8 +50,8 @@ __all__ = [
 Progress = Callable[[int, int], None]
 
 MAX_SKIPPED = 100
-_FIRST_PASS = 0.2
-"""The share of the first pass in the time of a load."""
+_FIRST_PASS, _SECOND_PASS = 0.2, 0.75
+"""The shares of the passes in the time of a load; the rest is for the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +152,15 @@ class _Run:
         """The second pass, in one transaction."""
         import duckdb
 
-        stored = structures(connection)
         own = cursor(connection)
         try:
             with bounded_memory(own, limited=file != MEMORY):
                 own.execute("BEGIN")
-                store = Store(own, seen, stored)
+                store = Store(own, seen)
                 try:
                     store.prepare()
                     self._feed(store)
-                    counts = store.settle()
-                    store.run(lambda: own.execute("COMMIT"))
+                    counts = store.commit()
                 except BaseException:
                     store.roll_back()
                     raise
@@ -175,7 +173,7 @@ class _Run:
         return counts
 
     def _feed(self, store: Store) -> None:
-        reader = self._reader(_pass_over, 1 - _FIRST_PASS, read_header)
+        reader = self._reader(_pass_over, _SECOND_PASS, read_header)
         for file in self._inputs.files:
             for resource in reader.read(file):
                 if not store.add(resource.type, resource.id, resource.text):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fhirpath_otel.databases.duckdb_connection import run_in_background, stop
@@ -19,6 +18,7 @@ from fhirpath_otel.databases.duckdb_tables import (
     insert_statement,
     last_place,
     parts_of,
+    read_structures,
     settle_copies,
 )
 from fhirpath_otel.databases.structure import Seen
@@ -32,7 +32,11 @@ BATCH_BYTES = 16 << 20
 WAITING_BYTES = 3 * BATCH_BYTES
 """Of all types together, before the fullest batch is stored although it is not full."""
 
+MAX_PARTS = 8
+"""Of a batch, stored in parallel. DuckDB takes a while to plan each."""
+
 MEMORY_LIMIT = "700MB"
+"""Of DuckDB during a load; Python takes about 100 MB more."""
 
 
 @dataclass(slots=True)
@@ -45,12 +49,12 @@ class _Batch:
 class Store:
     """Collects texts by type, and has DuckDB store a batch of them while the next is being collected."""
 
-    def __init__(self, connection: Connection, seen: dict[str, Seen], stored: dict[str, LoadedType]) -> None:
+    def __init__(self, connection: Connection, seen: dict[str, Seen]) -> None:
         self._connection = connection
         self._seen = seen
-        self._stored = stored
         self._pending: Future[Any] | None = None
-        self._parts = int(connection.execute("SELECT current_setting('threads')").fetchall()[0][0])
+        threads = connection.execute("SELECT current_setting('threads')").fetchall()[0][0]
+        self._parts = min(int(threads), MAX_PARTS)
         self._structures: dict[str, Any] = {}
         self._last_places: dict[str, int] = {}
         self._inserted = dict.fromkeys(seen, 0)
@@ -59,17 +63,15 @@ class Store:
 
     def prepare(self) -> None:
         """Makes the tables, or lets them grow."""
-        self.run(lambda: ensure_schema(self._connection))
+        self._run(self._prepare)
+
+    def _prepare(self) -> None:
+        ensure_schema(self._connection)
+        stored = read_structures(self._connection)
         for type_, seen in self._seen.items():
             new = LoadedType(seen.structure(), tuple(sorted({dropped.path for dropped in seen.dropped()})))
-            self.run(partial(self._prepare, type_, new))
-
-    def _prepare(self, type_: str, new: LoadedType) -> None:
-        self._structures[type_] = ensure_table(self._connection, type_, new, self._stored.get(type_))
-        self._last_places[type_] = last_place(self._connection, type_)
-
-    def _settle(self, type_: str) -> Counts:
-        return settle_copies(self._connection, type_, self._last_places[type_], self._inserted[type_])
+            self._structures[type_] = ensure_table(self._connection, type_, new, stored.get(type_))
+            self._last_places[type_] = last_place(self._connection, type_)
 
     def add(self, type_: str, id_: str, text: bytes) -> bool:
         """Takes a resource; False if its type was not announced."""
@@ -92,14 +94,18 @@ class Store:
             if batch.size:
                 self._insert(type_)
 
-    def settle(self) -> dict[str, Counts]:
-        """Removes the copies, and says what became of each type."""
-        return {type_: self.run(partial(self._settle, type_)) for type_ in self._inserted}
+    def commit(self) -> dict[str, Counts]:
+        """Removes the copies, ends the transaction, and says what became of each type."""
+        counts: dict[str, Counts] = self._run(self._commit)
+        return counts
 
-    def run(self, function: Callable[[], Any]) -> Any:
-        """What a statement gives, once those before it are done."""
-        self._start(function)
-        return self._finish()
+    def _commit(self) -> dict[str, Counts]:
+        counts = {
+            type_: settle_copies(self._connection, type_, self._last_places[type_], inserted)
+            for type_, inserted in self._inserted.items()
+        }
+        self._connection.execute("COMMIT")
+        return counts
 
     def roll_back(self) -> None:
         """Stops what runs, and undoes everything since the transaction began."""
@@ -119,6 +125,10 @@ class Store:
         decimals = self._seen[type_].decimals()
         statement = insert_statement(type_, self._structures[type_], decimals, len(parameters) // 2)
         self._start(lambda: self._connection.execute(statement, parameters))
+
+    def _run(self, function: Callable[[], Any]) -> Any:
+        self._start(function)
+        return self._finish()
 
     def _start(self, function: Callable[[], Any]) -> None:
         self._finish()
@@ -142,26 +152,23 @@ def bounded_memory(connection: Connection, *, limited: bool) -> Iterator[None]:
     """
     import duckdb
 
-    before = {name: _setting(connection, name) for name in ("write_buffer_row_group_count", "memory_limit")}
+    names = ["memory_limit", "write_buffer_row_group_count"]
+    query = "SELECT name, value FROM duckdb_settings() WHERE name IN (SELECT unnest($1))"
+    before: dict[str, str] = dict(connection.execute(query, [names]).fetchall())
     wanted = {"write_buffer_row_group_count": "1"}
     if limited and _bytes(before["memory_limit"]) > _bytes(MEMORY_LIMIT):
         wanted["memory_limit"] = MEMORY_LIMIT
-    for name, value in wanted.items():
-        connection.execute(f"SET GLOBAL {name} = '{value}'")
+    for name in wanted.keys() & before.keys():
+        connection.execute(f"SET GLOBAL {name} = '{wanted[name]}'")
     try:
         yield
     finally:
-        with suppress(
-            duckdb.Error
-        ):  # where a broken database takes no statement, its error is the one to tell
-            for name in wanted:
-                # a size is printed with one digit, cut off: half a digit more prints the same
+        # Where a broken database takes no statement, its error is the one to tell.
+        with suppress(duckdb.Error):
+            for name in wanted.keys() & before.keys():
+                # A size is printed with one digit, cut off: half a digit more prints the same.
                 value = re.sub(r"\.\d", r"\g<0>5", before[name])
                 connection.execute(f"SET GLOBAL {name} = '{value}'")
-
-
-def _setting(connection: Connection, name: str) -> str:
-    return str(connection.execute(f"SELECT current_setting('{name}')").fetchall()[0][0])
 
 
 def _bytes(size: str) -> float:

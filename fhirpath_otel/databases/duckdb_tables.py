@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fhirpath_otel.databases.duckdb_connection import cursor
 from fhirpath_otel.databases.structure import Decimals, Structure, merge, sql_type
@@ -64,11 +64,16 @@ def structures(connection: Connection) -> dict[str, LoadedType]:
 
     reading = cursor(connection)
     try:
-        rows = reading.execute("SELECT * FROM fhirpath_otel.structures ORDER BY resource_type").fetchall()
+        return read_structures(reading)
     except duckdb.CatalogException:
         return {}
     finally:
         reading.close()
+
+
+def read_structures(connection: Connection) -> dict[str, LoadedType]:
+    """As `structures`, inside the transaction of a connection. Raises duckdb.CatalogException before the first load."""
+    rows = connection.execute("SELECT * FROM fhirpath_otel.structures ORDER BY resource_type").fetchall()
     return {
         type_: LoadedType(json.loads(below), tuple(json.loads(dropped))) for type_, below, dropped in rows
     }
@@ -100,7 +105,7 @@ def ensure_table(
             ) from None
     else:
         _check_column(connection, resource_type, stored.structure)
-        structure = merge(stored.structure, seen.structure)  # type: ignore[assignment]
+        structure = cast("dict[str, Structure]", merge(stored.structure, seen.structure))
         if structure != stored.structure:
             connection.execute(f'ALTER TABLE "{resource_type}" ALTER r TYPE {sql_type(structure)}')
     dropped = tuple(sorted({*seen.dropped, *(stored.dropped if stored else ())}))

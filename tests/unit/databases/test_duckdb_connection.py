@@ -1,0 +1,113 @@
+"""DuckDB's errors, as both versions word them, in one sentence each."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from concurrent.futures import Future
+
+import duckdb
+import pytest
+
+from fhirpath_otel.databases.duckdb_connection import database_error, interruptible, run_in_background, stop
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            (
+                'IO Error: Could not set lock on file "/data/x.duckdb": Conflicting lock is held in python3 (PID 12)'
+                ". See also https://duckdb.org/docs/stable/connect/concurrency"
+            ),
+            "is in use by another process (PID 12); close it there first",
+        ),
+        (
+            'IO Error: Could not set lock on file "/data/x.duckdb": Resource temporarily unavailable',
+            "is in use by another process; close it there first",
+        ),
+        (
+            (
+                'Binder Error: Unique file handle conflict: Cannot attach "fhir" - the database file "/data/x.duckdb" is'
+                ' already attached by database "fhir"'
+            ),
+            "is open in this process in another way; close it there first",
+        ),
+        (
+            'IO Error: Failed to download extension "sqlite_scanner" at URL "http://extensions.duckdb.org/"',
+            "is an SQLite database, not a DuckDB one",
+        ),
+        (
+            (
+                "IO Error: Trying to read a database file with version number 999, but we can only read versions between 64"
+                " and 68.\nThe database file was created with a newer version of DuckDB."
+            ),
+            f"was written by a newer DuckDB than {duckdb.__version__}: pip install --upgrade duckdb",
+        ),
+        (
+            "Corrupt database file: computed checksum 16 does not match stored checksum 13 in block at location 0",
+            "is damaged; restore it from a copy",
+        ),
+        (
+            'IO Error: Cannot open file "/data/x.duckdb": Permission denied',
+            "cannot be opened: permission denied",
+        ),
+        (
+            'IO Error: Cannot open file "/data/x.duckdb": Read-only file system',
+            "is on a read-only disk; open it read-only",
+        ),
+        (
+            (
+                'Invalid Input Error: Cannot execute statement of type "INSERT" on database "fhir" which is attached in'
+                " read-only mode!"
+            ),
+            "is opened read-only, so nothing can be stored in it",
+        ),
+        (
+            'IO Error: Could not write all bytes to file "/data/x.duckdb": No space left on device',
+            "cannot grow: the disk is full; free some space",
+        ),
+        (
+            "TransactionContext Error: Conflict on tuple deletion!",
+            "was changed by another load at the same time; try again",
+        ),
+        (
+            "Out of Memory Error: could not allocate block of size 256.0 KiB (476.8 MiB/476.8 MiB used)",
+            "needs more memory than DuckDB may use (its setting memory_limit)",
+        ),
+    ],
+)
+def test_an_error_is_told_in_one_sentence(text, sentence):
+    assert str(database_error(duckdb.Error(text), "x.duckdb")) == f"x.duckdb {sentence}"
+
+
+def test_an_unknown_error_is_told_by_its_first_line():
+    assert (
+        str(database_error(duckdb.Error("Odd Error: this\nand that"), "x.duckdb"))
+        == "x.duckdb: Odd Error: this"
+    )
+    assert str(database_error(duckdb.Error(""), "x.duckdb")) == "x.duckdb: Error"
+
+
+def test_only_the_main_thread_hands_its_statements_over():
+    connection = duckdb.connect()
+    assert interruptible(connection, threading.get_ident) != threading.get_ident()
+    idents: Future[tuple[int, int]] = Future()
+    run_in_background(lambda: (threading.get_ident(), interruptible(connection, threading.get_ident)), idents)
+    outer, inner = idents.result()
+    assert outer == inner
+
+
+def test_a_function_keeps_the_context_of_its_caller():
+    variable = contextvars.ContextVar("variable", default="nothing")
+    token = variable.set("the caller's")
+    assert interruptible(duckdb.connect(), variable.get) == "the caller's"
+    variable.reset(token)
+
+
+def test_stopping_what_has_not_begun_ends_at_once():
+    connection, outcome, ran = duckdb.connect(), Future(), []
+    stop(connection, outcome)
+    run_in_background(lambda: ran.append(1), outcome)
+    assert outcome.cancelled()
+    assert ran == []
