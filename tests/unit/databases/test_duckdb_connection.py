@@ -12,69 +12,54 @@ import pytest
 from fhirpath_otel.databases.duckdb_connection import database_error, interruptible, run_in_background, stop
 
 
+LOCKED = 'IO Error: Could not set lock on file "/data/x.duckdb": '
+NEWER = (
+    "IO Error: Trying to read a database file with version number 999, but we can only read versions between 64 and"
+    " 68.\nThe database file was created with a newer version of DuckDB."
+)
+ATTACHED = (
+    'Unique file handle conflict: Cannot attach "fhir" - the database file "x" is already attached by "fhir"'
+)
+READ_ONLY = (
+    'Cannot execute statement of type "INSERT" on database "fhir" which is attached in read-only mode!'
+)
+FULL = 'IO Error: Could not write all bytes to file "/data/x.duckdb": No space left on device'
+DAMAGED = (
+    "Corrupt database file: computed checksum 16 does not match stored checksum 13 in block at location 0"
+)
+MEMORY = "Out of Memory Error: could not allocate block of size 256.0 KiB (476.8 MiB/476.8 MiB used)"
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         (
-            (
-                'IO Error: Could not set lock on file "/data/x.duckdb": Conflicting lock is held in python3 (PID 12)'
-                ". See also https://duckdb.org/docs/stable/connect/concurrency"
-            ),
+            f"{LOCKED}Conflicting lock is held in python3 (PID 12). See also https://duckdb.org/",
             "is in use by another process (PID 12); close it there first",
         ),
-        (
-            'IO Error: Could not set lock on file "/data/x.duckdb": Resource temporarily unavailable',
-            "is in use by another process; close it there first",
-        ),
-        (
-            (
-                'Binder Error: Unique file handle conflict: Cannot attach "fhir" - the database file "/data/x.duckdb" is'
-                ' already attached by database "fhir"'
-            ),
-            "is open in this process in another way; close it there first",
-        ),
+        (f"{LOCKED}Resource temporarily unavailable", "is in use by another process; close it there first"),
+        (f"Binder Error: {ATTACHED}", "is open in this process in another way; close it there first"),
         (
             'IO Error: Failed to download extension "sqlite_scanner" at URL "http://extensions.duckdb.org/"',
             "is an SQLite database, not a DuckDB one",
         ),
-        (
-            (
-                "IO Error: Trying to read a database file with version number 999, but we can only read versions between 64"
-                " and 68.\nThe database file was created with a newer version of DuckDB."
-            ),
-            f"was written by a newer DuckDB than {duckdb.__version__}: pip install --upgrade duckdb",
-        ),
-        (
-            "Corrupt database file: computed checksum 16 does not match stored checksum 13 in block at location 0",
-            "is damaged; restore it from a copy",
-        ),
+        (NEWER, f"was written by a newer DuckDB than {duckdb.__version__}: pip install --upgrade duckdb"),
+        (DAMAGED, "is damaged; restore it from a copy"),
         (
             'IO Error: Cannot open file "/data/x.duckdb": Permission denied',
             "cannot be opened: permission denied",
         ),
         (
-            'IO Error: Cannot open file "/data/x.duckdb": Read-only file system',
+            'IO Error: Cannot open file "x": Read-only file system',
             "is on a read-only disk; open it read-only",
         ),
-        (
-            (
-                'Invalid Input Error: Cannot execute statement of type "INSERT" on database "fhir" which is attached in'
-                " read-only mode!"
-            ),
-            "is opened read-only, so nothing can be stored in it",
-        ),
-        (
-            'IO Error: Could not write all bytes to file "/data/x.duckdb": No space left on device',
-            "cannot grow: the disk is full; free some space",
-        ),
+        (f"Invalid Input Error: {READ_ONLY}", "is opened read-only, so nothing can be stored in it"),
+        (FULL, "cannot grow: the disk is full; free some space"),
         (
             "TransactionContext Error: Conflict on tuple deletion!",
             "was changed by another load at the same time; try again",
         ),
-        (
-            "Out of Memory Error: could not allocate block of size 256.0 KiB (476.8 MiB/476.8 MiB used)",
-            "needs more memory than DuckDB may use (its setting memory_limit)",
-        ),
+        (MEMORY, "needs more memory than DuckDB may use (its setting memory_limit)"),
     ],
 )
 def test_an_error_is_told_in_one_sentence(text, sentence):
