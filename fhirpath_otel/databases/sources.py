@@ -139,8 +139,8 @@ class Reader:
     """Reads files, and tells what cannot be loaded in them.
 
     `reject` gets a LoadError for each resource or file that is left out; it may raise it to stop. `advance` gets
-    the number of bytes read from disk. `read_header` reads the header of a text, and checks the text or relies on an
-    earlier check. `entries_without_resource` counts over all files.
+    the number of bytes read from disk. `read_header` reads the header of a text and checks that the text is JSON.
+    `entries_without_resource` counts over all files.
     """
 
     def __init__(

@@ -11,7 +11,6 @@ import pytest
 
 from fhirpath_otel.databases.duckdb_connection import database_error, interruptible, run_in_background, stop
 
-
 LOCKED = 'IO Error: Could not set lock on file "/data/x.duckdb": '
 NEWER = (
     "IO Error: Trying to read a database file with version number 999, but we can only read versions between 64 and"
