@@ -20,13 +20,17 @@ from fhirpath_otel.databases.duckdb_fragments import Fragment, Path, element_of,
 from fhirpath_otel.databases.duckdb_numbers import Digits
 from fhirpath_otel.databases.duckdb_operators import OperatorPrinter
 from fhirpath_otel.databases.structure import Structure
+from fhirpath_otel.databases.values import RESOURCE_TEXT
 from fhirpath_otel.evaluator import plan
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator, Plan, Value
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One output column: how it is stored (`DECIMAL` where it was computed), and the FHIR type that it holds."""
+    """One output column: how it is stored, and the FHIR type that it holds.
+
+    It is a `DECIMAL` where it was computed, and `RESOURCE_TEXT` for a whole resource.
+    """
 
     structure: Structure
     type_name: str
@@ -103,7 +107,7 @@ class _StatementPrinter(OperatorPrinter):
         root = self.plan.root
         select = self.stream(root)
         found = select.item.alternatives or ((root.types[0] if root.types else "", select.item),)
-        present = [(kind, one) for kind, one in found if one.sql is not None]
+        present = [(kind, self.whole(kind, one, root)) for kind, one in found if one.sql is not None]
         columns = tuple(self.column(root, kind, one, dropped) for kind, one in present)
         outputs = [f"{one.sql} AS v{index}" for index, (_, one) in enumerate(present)] or ["NULL AS v0"]
         in_place = any(one.raises for one in select.conditions)
@@ -116,6 +120,14 @@ class _StatementPrinter(OperatorPrinter):
             text = f"SELECT * FROM ({text}) WHERE {present_test}"
         text, parameters = self.used_parameters(text)
         return Statement(text, parameters, columns, f"SELECT {self.plan.resource_type}")
+
+    def whole(self, kind: str, item: Fragment, root: Operator) -> Fragment:
+        """Of a whole resource the text, which has all of it."""
+        if kind != self.plan.resource_type:
+            return item
+        if item != self.resource:
+            raise NotExpressible("result", "it is a resource on a condition", root.start, root.end)
+        return Fragment("raw", RESOURCE_TEXT)
 
     def column(self, root: Operator, kind: str, item: Fragment, dropped: Sequence[str]) -> Column:
         assert item.structure is not None

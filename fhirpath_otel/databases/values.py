@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from fhirpath_otel.databases.structure import Structure
 from fhirpath_otel.evaluator.model import SYSTEM_TYPES, Model
 
 Convert = Callable[[Any], Any]
+
+RESOURCE_TEXT = "RESOURCE TEXT"
+"""The structure of a whole resource, which is read from its text."""
 
 
 def converter(structure: Structure, type_name: str, model: Model) -> Convert | None:
@@ -19,6 +24,8 @@ def converter(structure: Structure, type_name: str, model: Model) -> Convert | N
         return _list_converter(converter(structure[0], type_name, model))
     if isinstance(structure, dict):
         return _object_converter(structure, type_name, model)
+    if structure == RESOURCE_TEXT:
+        return partial(json.loads, parse_float=Decimal)
     if structure == "DECIMAL":
         return _plain_number(type_name)
     return Decimal if SYSTEM_TYPES.get(type_name) == "Decimal" else None
