@@ -36,7 +36,7 @@ EXPRESSIONS = (
     # The last one is evaluated in memory, and is left out where the engine for that is not installed.
     "Patient.name.where(use = 'official').select(given.join(' ') + ' ' + family)",
 )
-ROUNDS = 10
+ROUNDS = 6
 NEXT = "Patient.name.where(use = 'usual').given.first()"
 SAMPLES = 3
 
