@@ -34,8 +34,8 @@ def invocations() -> dict[str, dict[str, Any]]:
         "<=": _ordered(lambda order: order <= 0),
         ">": _ordered(lambda order: order > 0),
         ">=": _ordered(lambda order: order >= 0),
-        "inOp": _in,
-        "containsOp": lambda context, collection, item: _in(context, item, collection),
+        "inOp": is_in,
+        "containsOp": lambda context, collection, item: is_in(context, item, collection),
         **{symbol: _arithmetic(symbol, compute) for symbol, compute in _ON_NUMBERS.items()},
     }
     return {name: {"fn": function, "arity": {2: ["Any", "Any"]}} for name, function in functions.items()}
@@ -76,7 +76,8 @@ def _ordered(holds: Callable[[int], bool]) -> Callable[[Context, Items, Items], 
     return compare
 
 
-def _in(_context: Context, item: Items, collection: Items) -> bool | None:
+def is_in(_context: Context, item: Items, collection: Items) -> bool | None:
+    """Whether a collection has the item."""
     if not item or typed(item[0]) is None:
         return None  # nothing, or a primitive without a value
     return any(same(item[0], one) for one in collection)

@@ -20,10 +20,10 @@ from fhirpathpy.engine.nodes import FP_Quantity
 from fhirpath_otel.errors import ExpressionTypeError
 from fhirpath_otel.evaluator import syntax
 from fhirpath_otel.evaluator.functions import FUNCTIONS, Evaluated
-from fhirpath_otel.evaluator.memory.operators import negated
+from fhirpath_otel.evaluator.memory.operators import is_in, negated
 from fhirpath_otel.evaluator.memory.paths import as_node, children_named
 from fhirpath_otel.evaluator.memory.temporals import temporal
-from fhirpath_otel.evaluator.memory.values import distinct, order_of, plain
+from fhirpath_otel.evaluator.memory.values import distinct, order_of, plain, typed
 from fhirpath_otel.evaluator.model import Model
 from fhirpath_otel.evaluator.plan import SeveralItems
 from fhirpath_otel.evaluator.typecheck import TypedExpression
@@ -207,8 +207,9 @@ class _Compiler:
     def operation(self, node: syntax.Operation) -> Evaluate:
         operator = node.operator
         if operator == "|":
-            parts = [self.compile(operand) for operand in node.operands]
-            return lambda context, this: distinct(item for part in parts for item in part(context, this))
+            return self.union(node)
+        if operator == "in" and len(node.operands) == 2 and (listed := _listed_strings(node.operands[1])):
+            return self.membership(node, listed)
         first, *others = (
             self.operand(operator, operand, last=operand is node.operands[-1]) for operand in node.operands
         )
@@ -222,6 +223,25 @@ class _Compiler:
             return list(result)
 
         return fold
+
+    def union(self, node: syntax.Operation) -> Evaluate:
+        parts = [self.compile(operand) for operand in node.operands]
+        if any(type(operand) in self.compilers for operand in node.operands):
+            return lambda context, this: distinct(item for part in parts for item in part(context, this))
+        values = distinct(value for operand in node.operands for value in _literal(operand))
+        return lambda _context, _this: list(values)
+
+    def membership(self, node: syntax.Operation, listed: frozenset[str]) -> Evaluate:
+        """In a list of strings, however long: a set of codes would else be searched code by code."""
+        evaluate, whole = self.single(node.operands[0]), self.compile(node.operands[1])
+
+        def is_listed(context: Context, this: Items) -> Items:
+            item = evaluate(context, this)
+            if item and isinstance(typed(item[0]), str):
+                return [plain(item[0]) in listed]
+            return _as_list(is_in(context, item, whole(context, this)))
+
+        return is_listed
 
     def operand(self, operator: str, operand: syntax.Node, *, last: bool) -> Evaluate:
         if operator in _LOGIC:
@@ -261,6 +281,14 @@ def _literal(node: syntax.Node) -> Iterator[Any]:
 
 
 _BY_ORDER = cmp_to_key(lambda one, other: order_of(one, other) or 0)
+
+
+def _listed_strings(node: syntax.Node) -> frozenset[str] | None:
+    """The strings of `'a' | 'b' | …`; None for anything else."""
+    if not isinstance(node, syntax.Operation) or node.operator != "|":
+        return None
+    strings = [operand.value for operand in node.operands if isinstance(operand, syntax.StringLiteral)]
+    return frozenset(strings) if len(strings) == len(node.operands) else None
 
 
 def _as_list(value: Any) -> Items:
