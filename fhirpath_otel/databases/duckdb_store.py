@@ -17,7 +17,6 @@ from fhirpath_otel.databases.duckdb_tables import (
     ensure_table,
     insert_statement,
     last_place,
-    parts_of,
     read_structures,
     settle_copies,
 )
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
 BATCH_BYTES = 16 << 20
 WAITING_BYTES = 3 * BATCH_BYTES
 """Of all types together, before the fullest batch is stored although it is not full."""
-
-MAX_PARTS = 8
-"""Of a batch, stored in parallel. DuckDB takes a while to plan each."""
 
 MEMORY_LIMIT = "700MB"
 """Of DuckDB during a load; Python takes about 100 MB more."""
@@ -53,8 +49,6 @@ class Store:
         self._connection = connection
         self._seen = seen
         self._pending: Future[Any] | None = None
-        threads = connection.execute("SELECT current_setting('threads')").fetchall()[0][0]
-        self._parts = min(int(threads), MAX_PARTS)
         self._structures: dict[str, Any] = {}
         self._last_places: dict[str, int] = {}
         self._inserted = dict.fromkeys(seen, 0)
@@ -120,11 +114,8 @@ class Store:
         batch, self._batches[type_] = self._batches[type_], _Batch()
         self._waiting -= batch.size
         self._inserted[type_] += len(batch.ids)
-        lists = zip(parts_of(batch.ids, self._parts), parts_of(batch.texts, self._parts), strict=True)
-        parameters = [values for pair in lists for values in pair]
-        decimals = self._seen[type_].decimals()
-        statement = insert_statement(type_, self._structures[type_], decimals, len(parameters) // 2)
-        self._start(lambda: self._connection.execute(statement, parameters))
+        statement = insert_statement(type_, self._structures[type_], self._seen[type_].decimals())
+        self._start(lambda: self._connection.execute(statement, [batch.ids, batch.texts]))
 
     def _run(self, function: Callable[[], Any]) -> Any:
         self._start(function)

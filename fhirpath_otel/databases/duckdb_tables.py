@@ -7,7 +7,6 @@ The structure of each `r` is kept in `fhirpath_otel.structures`, and grows with 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -130,15 +129,13 @@ def _check_column(connection: Connection, resource_type: str, structure: Structu
         )
 
 
-def insert_statement(resource_type: str, structure: Structure, decimals: Decimals, parts: int) -> str:
-    """INSERT of `parts` times two parameters, a list of ids and one of texts; the parts run in parallel."""
+def insert_statement(resource_type: str, structure: Structure, decimals: Decimals) -> str:
+    """INSERT with two parameters, a list of ids and one of texts."""
     literal = json.dumps(structure).replace("'", "''")
-    selects = " UNION ALL ".join(
-        f"SELECT id, raw, from_json({_quoted(decimals)}, '{literal}')"
-        f" FROM (SELECT unnest(${2 * part + 1}) AS id, unnest(${2 * part + 2}) AS raw)"
-        for part in range(parts)
+    return (
+        f"INSERT INTO \"{resource_type}\" SELECT id, raw, from_json({_quoted(decimals)}, '{literal}')"
+        " FROM (SELECT unnest($1) AS id, unnest($2) AS raw)"
     )
-    return f'INSERT INTO "{resource_type}" {selects}'
 
 
 def _quoted(decimals: Decimals) -> str:
@@ -190,9 +187,3 @@ def last_place(connection: Connection, resource_type: str) -> int:
     """The rowid of the last row, -1 for an empty table."""
     row = connection.execute(f'SELECT coalesce(max(rowid), -1) FROM "{resource_type}"').fetchone()
     return int(row[0]) if row else -1
-
-
-def parts_of(items: Sequence[str], parts: int) -> list[Sequence[str]]:
-    """At most that many slices of about the same length, in order."""
-    step = max(1, -(-len(items) // parts))
-    return [items[start : start + step] for start in range(0, len(items), step)]

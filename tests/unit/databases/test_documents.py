@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -23,27 +24,39 @@ def parts(text: bytes, head: int = 0):
     return list(read_documents(text[:head], io.BytesIO(text[head:])))
 
 
+@contextmanager
+def window_of(size):
+    """As if every document were a large one, seen through a window of that size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "SMALL_BYTES", 0)
+        patch.setattr(documents, "CHUNK_BYTES", size)
+        yield
+
+
 @pytest.fixture
-def small_window(monkeypatch):
-    monkeypatch.setattr(documents, "CHUNK_BYTES", 7)
+def small_window():
+    with window_of(7):
+        yield
 
 
 @given(
-    st.lists(st.dictionaries(st.text(), json_values, max_size=4), max_size=5),
+    st.lists(st.dictionaries(st.text(), json_values, min_size=1, max_size=4), max_size=5),
     st.booleans(),
     st.integers(0, 40),
+    st.integers(1, 60),
 )
-def test_resources_come_out_as_they_stand_in_the_text(resources, ascii_only, head):
+def test_resources_come_out_as_they_stand_in_the_text(resources, ascii_only, head, size):
     texts = [json.dumps(resource, indent=1, ensure_ascii=ascii_only) for resource in resources]
-    entries = ", ".join(f'{{"resource": {text}, "search": {{"score": 1.0}}}}' for text in texts)
-    bundle = f'{{"type": "batch", "resourceType": "Bundle", "entry": [{entries}], "total": 1}}'.encode()
-    before = documents.CHUNK_BYTES
-    documents.CHUNK_BYTES = 5
-    try:
-        found = parts(bundle, head)
-    finally:
-        documents.CHUNK_BYTES = before
-    assert [part.text for part in found] == [text.encode() for text in texts]
+    entries = ", ".join(
+        f'{{"fullUrl": "u",\n"resource": {text}, "search": {{"score": 1.0}}}}' for text in texts
+    )
+    bundle = f'{{"type": "batch", "resourceType": "Bundle", "entry": [{{}},{entries or "{}"}], "total": 1}}'.encode()
+    at_once = parts(bundle, head)
+    with window_of(size):
+        entry_by_entry = parts(bundle, head)
+    assert [part.text for part in at_once if part.text] == [text.encode() for text in texts]
+    assert [part for part in at_once if part.text] == [part for part in entry_by_entry if part.text]
+    assert len(at_once) == len(entry_by_entry)
 
 
 @pytest.mark.usefixtures("small_window")
@@ -91,8 +104,15 @@ def test_what_is_no_json_is_told_with_its_line(text, line, message):
     assert (caught.value.line, caught.value.message) == (line, message)
 
 
+def test_small_documents_are_refused_with_the_same_words():
+    with pytest.raises(BrokenDocumentError) as caught:
+        parts(b'{"resourceType": "Bundle",\n"entry": [{"a": 1},,]}')
+    assert (caught.value.line, caught.value.message) == (2, "not valid JSON: expecting value")
+
+
 def test_a_resource_beyond_the_limit_is_refused_before_it_fills_the_memory(monkeypatch):
     monkeypatch.setattr(documents, "MAX_RESOURCE_BYTES", 1 << 20)
+    monkeypatch.setattr(documents, "SMALL_BYTES", 1 << 20)
     text = b'{"resourceType": "Binary",\n"data": "' + b"x" * (8 << 20) + b'"}'
     stream = io.BytesIO(text)
     with pytest.raises(BrokenDocumentError, match="more than 1 MiB"):
@@ -102,6 +122,7 @@ def test_a_resource_beyond_the_limit_is_refused_before_it_fills_the_memory(monke
 
 def test_a_bundle_may_be_larger_than_the_limit(monkeypatch):
     monkeypatch.setattr(documents, "MAX_RESOURCE_BYTES", 1 << 20)
+    monkeypatch.setattr(documents, "SMALL_BYTES", 1 << 20)
     entries = b",".join(b'{"resource": {"id": "%06d"}}' % number for number in range(100_000))
     found = parts(b'{"resourceType": "Bundle", "entry": [' + entries + b"]}")
     assert [part.text for part in found] == [b'{"id": "%06d"}' % number for number in range(100_000)]

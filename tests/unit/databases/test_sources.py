@@ -222,7 +222,7 @@ class TestDocuments:
         text = b'{\n        "resourceType": "Patient", "id": "p",\n        "multipleBirthInteger": 1\n      }'
         assert found == [
             ("Patient", "u-1", b'{"resourceType": "Patient"}', 5),
-            ("Patient", "p", text, 8),
+            ("Patient", "p", text, 9),
         ]
         assert rejected == []
         assert reader.entries_without_resource == 2
@@ -247,7 +247,7 @@ class TestDocuments:
 
     def test_documents_may_follow_one_another(self, tmp_path):
         found, rejected, _ = read(write(tmp_path, BUNDLE + b'{\n"resourceType":"Patient",\n"id":"z"\n}\n'))
-        assert [(id_, line) for _, id_, _, line in found] == [("u-1", 5), ("p", 8), ("z", 16)]
+        assert [(id_, line) for _, id_, _, line in found] == [("u-1", 5), ("p", 9), ("z", 16)]
         assert rejected == []
 
     def test_a_broken_entry_is_told_with_its_line_and_the_others_are_read(self, tmp_path):
