@@ -2,6 +2,7 @@
 
 A database file is attached to an in-memory DuckDB, because only ATTACH takes the storage options that we need:
 
+- `TYPE duckdb`: otherwise it opens JSON and CSV files as tables, and fetches an extension for SQLite's.
 - `STORAGE_VERSION 'v1.5.0'`: zstd compression also where DuckDB 1.5 makes the file, and files that 1.5 and 2.0 both
   read.
 - `ROW_GROUP_SIZE`: a sixth of the default. A load holds a row group of each type in memory and writes full ones
@@ -43,7 +44,6 @@ _ERRORS = (
         "is in use by another process {pid}; close it there first",
     ),
     (r"Unique file handle conflict", "is open in this process in another way; close it there first"),
-    (r"sqlite_scanner", "is an SQLite database, not a DuckDB one"),
     (r"not a valid DuckDB database file", "is not a DuckDB database"),
     (
         r"version number|newer version",
@@ -78,7 +78,7 @@ def open_database(path: str | os.PathLike[str], *, read_only: bool = False) -> d
     else:
         file = str(Path(path).resolve())
         mode = "READ_ONLY" if read_only else "READ_WRITE"
-        options = f"{mode}, STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
+        options = f"TYPE duckdb, {mode}, STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
         connection = duckdb.connect(
             f"{MEMORY}{mode} {file}", config={**_CONFIG, "temp_directory": f"{file}.tmp"}
         )

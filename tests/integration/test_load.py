@@ -522,6 +522,12 @@ class TestOpening:
             open_database(path, read_only=read_only)
         assert str(caught.value) == f"{path} {message}"
 
+    @pytest.mark.parametrize("name", ["x.ndjson", "x.json", "x.csv"])
+    def test_a_data_file_is_no_database(self, tmp_path, name):
+        path = write(tmp_path, CHALMERS, LEVIN, name=name)
+        with pytest.raises(DatabaseError, match="is not a DuckDB database"):
+            open_database(path)
+
     def test_a_missing_folder_is_told(self, tmp_path):
         path = tmp_path / "no" / "x.duckdb"
         with pytest.raises(DatabaseError, match="cannot be made: its folder does not exist"):

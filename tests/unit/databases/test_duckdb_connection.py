@@ -38,10 +38,6 @@ MEMORY = "Out of Memory Error: could not allocate block of size 256.0 KiB (476.8
         ),
         (f"{LOCKED}Resource temporarily unavailable", "is in use by another process; close it there first"),
         (f"Binder Error: {ATTACHED}", "is open in this process in another way; close it there first"),
-        (
-            'IO Error: Failed to download extension "sqlite_scanner" at URL "http://extensions.duckdb.org/"',
-            "is an SQLite database, not a DuckDB one",
-        ),
         (NEWER, f"was written by a newer DuckDB than {duckdb.__version__}: pip install --upgrade duckdb"),
         (DAMAGED, "is damaged; restore it from a copy"),
         (
