@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter_ns
@@ -11,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from fhirpath_otel import settings
 from fhirpath_otel.databases import duckdb_connection, duckdb_load
 from fhirpath_otel.databases.duckdb_fragments import ERROR_MARK, quoted
-from fhirpath_otel.databases.duckdb_numbers import Digits
-from fhirpath_otel.databases.duckdb_sql import Statement, digits_query, print_statement
+from fhirpath_otel.databases.duckdb_loaded import loaded_data
+from fhirpath_otel.databases.duckdb_sql import Statement, print_statement
 from fhirpath_otel.databases.values import Convert, converter
 from fhirpath_otel.evaluator import pipeline
 from fhirpath_otel.evaluator.model import load_model
-from fhirpath_otel.evaluator.plan import NotExpressible, Plan, SeveralItems
+from fhirpath_otel.evaluator.plan import Plan, SeveralItems
 
 if TYPE_CHECKING:
     import duckdb
 
-    from fhirpath_otel.databases.duckdb_load import LoadedType, LoadReport, Progress
+    from fhirpath_otel.databases.duckdb_load import LoadReport, Progress
     from fhirpath_otel.evaluator.result import Result, Row
     from fhirpath_otel.telemetry.recorder import Recorder
 
@@ -33,22 +32,22 @@ MOST_IDLE_CURSORS = 8
 class DuckDBDatabase:
     """A DuckDB database file, or `:memory:`; made by `fhirpath_otel.connect`.
 
-    Threads may share one: each evaluation runs on a cursor of its own, so evaluations wait for each other only where
-    DuckDB's own threads are all busy; a load waits for nobody, and results that are being read keep the data that
-    they began with. In the main thread, Ctrl-C interrupts a statement at once; for that it runs on a second thread,
-    which costs about 0.1 ms.
+    Threads may share one, and several may be open on one file: each evaluation runs on a cursor of its own, so
+    evaluations wait for each other only where DuckDB's own threads are all busy. Loads into one file wait for each
+    other; evaluations do not wait for them, and results that are being read keep the data that they began with. In
+    the main thread, Ctrl-C interrupts a statement at once; for that it runs on a second thread, which costs about
+    0.1 ms. A forked process opens its own.
     """
 
     system = "duckdb"
 
     def __init__(self, path: str | Path, recorder: Recorder, *, read_only: bool = False) -> None:
         self.recorder = recorder
-        self.compiled = pipeline.CompiledCache(settings.current().parser_cache_entries)
+        chosen = settings.current()
+        self.compiled = pipeline.CompiledCache(chosen.parser_cache_entries, chosen.parser_cache_bytes)
         self._connection = duckdb_connection.open_database(path, read_only=read_only)
-        self._lock = threading.Lock()
-        self._version = 0
-        self._types: dict[str, LoadedType] | None = None
-        self._digits: dict[tuple[str, tuple[str, ...]], Digits] = {}
+        self.path = path
+        self._loaded = loaded_data(path)
         self._idle: list[duckdb.DuckDBPyConnection] = []
 
     def load(
@@ -58,13 +57,8 @@ class DuckDBDatabase:
 
         `on_error` is `stop` or `skip`. Raises LoadError with the file and the line, UsageError, DatabaseError.
         """
-        try:
+        with self._loaded.change():
             return duckdb_load.load(self._connection, paths, on_error=on_error, progress=progress)
-        finally:
-            with self._lock:
-                self._version += 1
-                self._types = None
-                self._digits = {}
 
     def evaluate(self, expression: str, *, resource_type: str | None = None, mode: str = "auto") -> Result:
         """Evaluates a FHIRPath expression for every resource of its root type, or of `resource_type`.
@@ -91,21 +85,17 @@ class DuckDBDatabase:
     # --- what the pipeline needs
 
     def data_version(self) -> int:
-        """Counts the loads of this object."""
-        return self._version
+        """Counts the loads of this process into the file."""
+        return self._loaded.version
 
     def resource_types(self) -> frozenset[str]:
         """The types that are loaded."""
-        return frozenset(self._loaded())
+        return frozenset(self._loaded.types(self._connection))
 
     def print(self, plan: Plan) -> Statement:
         """The statement for a plan over the data as it is loaded now. Raises NotExpressible."""
-        loaded = self._loaded()[plan.resource_type]
-
-        def digits(path: tuple[str, ...]) -> Digits:
-            return self._widest(plan, loaded, path)
-
-        return print_statement(plan, loaded.structure, loaded.dropped, digits)
+        loaded = self._loaded.types(self._connection)[plan.resource_type]
+        return print_statement(plan, loaded)
 
     def execute(self, statement: Statement) -> _Rows:
         """Starts a statement."""
@@ -132,25 +122,6 @@ class DuckDBDatabase:
         else:
             cursor.close()
 
-    def _loaded(self) -> dict[str, LoadedType]:
-        with self._lock:
-            if self._types is None:
-                self._types = duckdb_load.structures(self._connection)
-            return self._types
-
-    def _widest(self, plan: Plan, loaded: LoadedType, path: tuple[str, ...]) -> Digits:
-        """The widest number at a path: read from the data once for each load."""
-        key = (plan.resource_type, path)
-        found = self._digits.get(key)
-        if found is None:
-            text = digits_query(plan.resource_type, loaded.structure, path)
-            whole, fraction, irregular = self.cursor().execute(text).fetchone()  # type: ignore[misc]
-            if irregular:
-                reason = "the data has decimals that are not written as plain digits"
-                raise NotExpressible(path[-1], reason, plan.root.start, plan.root.end)
-            found = self._digits[key] = (whole or 1, fraction or 0)
-        return found
-
 
 class _Rows:
     """The rows of one statement, fetched in batches from a cursor of its own."""
@@ -170,17 +141,23 @@ class _Rows:
         self._cursor: duckdb.DuckDBPyConnection | None = database.borrow_cursor()
         self._converters = converters
         self._batch_size = batch_size
+        self._exhausted = False
         self._call(lambda cursor: cursor.execute(text, parameters))
 
     def batches(self) -> Iterator[list[Row]]:
         while batch := self._call(lambda cursor: cursor.fetchmany(self._batch_size)):
             yield self._converted(batch)
+        self._exhausted = True
 
     def close(self) -> None:
-        """Gives the cursor back."""
+        """Gives the cursor back; one with rows left would hold its transaction open, so it is closed."""
         cursor, self._cursor = self._cursor, None
-        if cursor is not None:
+        if cursor is None:
+            return
+        if self._exhausted:
             self._database.return_cursor(cursor)
+        else:
+            cursor.close()
 
     def _converted(self, batch: list[tuple[Any, ...]]) -> list[Row]:
         if self._converters == [None]:
@@ -204,15 +181,20 @@ class _Rows:
         started_ns = perf_counter_ns()
         try:
             return duckdb_connection.interruptible(cursor, lambda: function(cursor))
-        except Exception as error:  # noqa: BLE001 -- DuckDB's class for our mark differs between versions
-            raise _known_error(error) or error from None
+        except Exception as error:
+            self._fail(error)
+            raise
         finally:
             self.sql_active_ns += perf_counter_ns() - started_ns
 
+    def _fail(self, error: Exception) -> None:
+        """Raises what DuckDB's error means here. Its text can hold values of resources, so it does not come along."""
+        import duckdb
 
-def _known_error(error: Exception) -> Exception | None:
-    _, mark, place = str(error).partition(f"{ERROR_MARK}:")
-    if not mark:
-        return None
-    start, end = place.split(":")[:2]
-    return SeveralItems(int(start), int(end.split()[0]))
+        if not isinstance(error, duckdb.Error):
+            return
+        _, mark, place = str(error).partition(f"{ERROR_MARK}:")
+        if mark:
+            start, end = place.split(":")[:2]
+            raise SeveralItems(int(start), int(end.split()[0])) from None
+        raise duckdb_connection.statement_error(error, self._database.path) from None

@@ -93,7 +93,12 @@ def open_database(path: str | os.PathLike[str], *, read_only: bool = False) -> d
 
 def cursor(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """A connection of its own to the same database, for another thread or transaction. Closing the first closes it."""
-    second = connection.cursor()
+    import duckdb
+
+    try:
+        second = connection.cursor()
+    except duckdb.ConnectionException:
+        raise DatabaseError("the database is closed; connect again") from None
     second.execute(f"USE {CATALOG}")
     return second
 
@@ -151,6 +156,21 @@ def database_error(error: Exception, path: str | os.PathLike[str]) -> DatabaseEr
             told = sentence.format(pid=pid, version=duckdb.__version__).replace(" ;", ";")
             return DatabaseError(f"{os.fspath(path)} {told}")
     return DatabaseError(f"{os.fspath(path)}: {text.splitlines()[0] if text else type(error).__name__}")
+
+
+def statement_error(error: duckdb.Error, path: str | os.PathLike[str]) -> DatabaseError:
+    """As `database_error`, for a statement over data: DuckDB's text is looked at only where it cannot quote any."""
+    import duckdb
+
+    if isinstance(error, duckdb.ConnectionException):
+        return DatabaseError(f"{os.fspath(path)} is closed; connect again")
+    outside = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.TransactionException)
+    if isinstance(error, outside):
+        for pattern, sentence in _ERRORS:
+            if re.search(pattern, str(error), re.DOTALL):
+                told = sentence.format(pid="", version=duckdb.__version__)
+                return DatabaseError(f"{os.fspath(path)} {told}")
+    return DatabaseError(f"{os.fspath(path)}: DuckDB failed with {type(error).__name__}")
 
 
 def _literal(text: str) -> str:

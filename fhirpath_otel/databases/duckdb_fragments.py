@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fhirpath_otel.databases.duckdb_numbers import FAST_DIGITS, Digits, decimal_type, digits_of
+from fhirpath_otel.databases.duckdb_tables import LoadedType
 from fhirpath_otel.databases.structure import Structure
 from fhirpath_otel.evaluator import plan
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator, Plan, Value
@@ -23,7 +24,7 @@ class Fragment:
 
     `sql` binds as tightly as a name, or is a CASE; it is None where the data has no such element.
     `path` are the JSON keys from the resource, `digits` those of a computed number. `companion` is the `_element`
-    beside a primitive (its id and extensions), where the data has one. `raises` tells that evaluating it can raise.
+    beside a primitive (its id and extensions), where the data has one.
     A choice of types has `alternatives` instead, (type, fragment) pairs.
     """
 
@@ -32,9 +33,13 @@ class Fragment:
     many: bool = False
     path: Path = ()
     companion: Fragment | None = None
-    raises: bool = False
     digits: Digits | None = None
     alternatives: tuple[tuple[str, Fragment], ...] = ()
+
+    @property
+    def raises(self) -> bool:
+        """Whether evaluating it can raise."""
+        return self.sql is not None and ERROR_MARK in self.sql
 
 
 ABSENT = Fragment(None)
@@ -51,10 +56,13 @@ def element_of(structure: Structure | None) -> Structure | None:
 
 
 def in_order(conditions: Sequence[Fragment]) -> str:
-    """A conjunction. DuckDB may test conditions in any order, so one that can raise keeps its place among them."""
+    """A conjunction. DuckDB may test conditions in any order, so one that can raise keeps its place among them.
+
+    It takes a conjunction inside of a condition apart, too, but not one that is asked whether it is true.
+    """
     *before, last = conditions
     if not before:
-        return str(last.sql)
+        return f"({last.sql} IS TRUE)" if last.raises else str(last.sql)
     if any(one.raises for one in conditions):
         return f"CASE WHEN {in_order(before)} THEN {last.sql} ELSE FALSE END"
     return f"{in_order(before)} AND {last.sql}"
@@ -65,10 +73,11 @@ class FragmentPrinter:
 
     printers: ClassVar[dict[type[Operator], str]] = {}
 
-    def __init__(self, planned: Plan, structure: Structure, digits: Callable[[Path], Digits]) -> None:
+    def __init__(self, planned: Plan, loaded: LoadedType) -> None:
         self.plan = planned
-        self.resource = Fragment("r", structure)
-        self.digits = digits
+        self.resource = Fragment("r", loaded.structure)
+        self.dropped = frozenset(loaded.dropped)
+        self.widths = loaded.widths
         self.parameters: list[Value] = []
         self.items: dict[int, Fragment] = {}
         self.indices: dict[int, str] = {}
@@ -122,7 +131,7 @@ class FragmentPrinter:
         sql = self.once(
             item.sql, lambda items: f"(CASE WHEN len({items}) > 1 THEN {mark} ELSE ({items})[1] END)"
         )
-        return Fragment(sql, element_of(item.structure), path=item.path, raises=True, digits=item.digits)
+        return Fragment(sql, element_of(item.structure), path=item.path, digits=item.digits)
 
     def with_item(self, level: int, item: Fragment, index: str, criterion: Operator) -> Fragment:
         """The criterion's test of one item."""
@@ -136,14 +145,12 @@ class FragmentPrinter:
             tests = [str(self.presence(one).sql) for _, one in item.alternatives]
             return Fragment("(" + " OR ".join(tests) + ")", "BOOLEAN")
         if item.many:
-            return Fragment(
-                f"(coalesce(len({item.sql}), 0) > 0)" if item.sql else "FALSE", "BOOLEAN", raises=item.raises
-            )
+            return Fragment(f"(coalesce(len({item.sql}), 0) > 0)" if item.sql else "FALSE", "BOOLEAN")
         tests = [
             f"({one.sql} IS NOT NULL)" for one in (item, item.companion or ABSENT) if one.sql is not None
         ]
         sql = tests[0] if len(tests) == 1 else f"({' OR '.join(tests)})" if tests else "FALSE"
-        return Fragment(sql, "BOOLEAN", raises=item.raises)
+        return Fragment(sql, "BOOLEAN")
 
     def nothing(self, operator: plan.Nothing) -> Fragment:
         return ABSENT

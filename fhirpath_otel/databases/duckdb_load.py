@@ -221,7 +221,11 @@ class _Run:
 def _writable_file(connection: Connection) -> str:
     """The file of the database, `:memory:` for none. Raises DatabaseError where it is opened read-only."""
     query = "SELECT path, readonly FROM duckdb_databases() WHERE database_name = $1"
-    path, read_only = connection.execute(query, [CATALOG]).fetchall()[0]
+    own = cursor(connection)
+    try:
+        path, read_only = own.execute(query, [CATALOG]).fetchall()[0]
+    finally:
+        own.close()
     if read_only:
         raise DatabaseError(f"{path} is opened read-only, so nothing can be loaded into it")
     return path or MEMORY

@@ -32,7 +32,6 @@ class Number:
     sql: str
     digits: Digits
     integer: bool
-    raises: bool = False
 
     def cast(self, kind: str) -> str:
         """The number as this type."""
@@ -69,27 +68,26 @@ def computed(operator: Arithmetic, left: Number, right: Number, once: Once) -> N
     symbol = operator.operator
     if symbol in ("/", "div"):
         return within_integer(_quotient(operator, left, right, once))
-    raises = left.raises or right.raises
     integer = left.integer and right.integer
     (whole_1, fraction_1), (whole_2, fraction_2) = left.digits, right.digits
     if symbol == "*":
         whole, fraction = whole_1 + whole_2, fraction_1 + fraction_2
         decimal_type(whole, fraction, operator)
         sql = product(left, right)
-        return within_integer(Number(sql, (whole, fraction), integer, raises))
+        return within_integer(Number(sql, (whole, fraction), integer))
     whole, fraction = max(whole_1, whole_2) + 1, max(fraction_1, fraction_2)
     kind = decimal_type(whole, fraction, operator)
     one, other = left.cast(kind), right.cast(kind)
     if symbol == "mod":
-        return Number(f"({one} % nullif({other}, 0))", (whole, fraction), integer, raises)
-    return within_integer(Number(f"({one} {symbol} {other})", (whole, fraction), integer, raises))
+        return Number(f"({one} % nullif({other}, 0))", (whole, fraction), integer)
+    return within_integer(Number(f"({one} {symbol} {other})", (whole, fraction), integer))
 
 
 def within_integer(number: Number) -> Number:
     """An Integer beyond 32 bits is nothing (https://hl7.org/fhirpath/N1/#math)."""
     if not number.integer or sum(number.digits) < sum(INTEGER_DIGITS):
         return number
-    return Number(f"TRY_CAST({number.sql} AS INTEGER)", INTEGER_DIGITS, True, number.raises)
+    return Number(f"TRY_CAST({number.sql} AS INTEGER)", INTEGER_DIGITS, True)
 
 
 def product(left: Number, right: Number) -> str:
@@ -109,12 +107,11 @@ def _quotient(operator: Arithmetic, left: Number, right: Number, once: Once) -> 
 
     `div` truncates; `/` is rounded half away from zero at the eighth decimal place.
     """
-    raises = left.raises or right.raises
     fraction = max(left.digits[1], right.digits[1])
     numerator, denominator = (_scaled(side, fraction, operator) for side in (left, right))
     whole = left.digits[0] + right.digits[1]
     if operator.operator == "div":
-        return Number(f"({numerator} // nullif({denominator}, 0))", (whole, 0), True, raises)
+        return Number(f"({numerator} // nullif({denominator}, 0))", (whole, 0), True)
     decimal_type(whole + fraction, 2 * QUOTIENT_SCALE, operator)
 
     def steps(n: str, d: str) -> str:
@@ -125,7 +122,7 @@ def _quotient(operator: Arithmetic, left: Number, right: Number, once: Once) -> 
     counted = once(numerator, lambda n: once(denominator, lambda d: steps(n, d)))
     step = f"CAST('{Decimal(10) ** -QUOTIENT_SCALE:f}' AS DECIMAL({QUOTIENT_SCALE}, {QUOTIENT_SCALE}))"
     sql = f"(CAST({counted} AS DECIMAL({MOST_DIGITS - QUOTIENT_SCALE}, 0)) * {step})"
-    return Number(sql, (whole, QUOTIENT_SCALE), False, raises)
+    return Number(sql, (whole, QUOTIENT_SCALE), False)
 
 
 def _scaled(number: Number, fraction: int, operator: Operator) -> str:

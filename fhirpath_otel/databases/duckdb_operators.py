@@ -18,18 +18,16 @@ class OperatorPrinter(PathPrinter):
 
     def not_(self, operator: plan.Not) -> Fragment:
         item = self.single(operator.input)
-        return replace(item, sql=f"(NOT {item.sql})") if item.sql is not None else ABSENT
+        return Fragment(f"(NOT {item.sql})", "BOOLEAN") if item.sql is not None else ABSENT
 
     def logic(self, operator: plan.Logic) -> Fragment:
         operands = [self.single(operand) for operand in operator.operands]
         texts = [one.sql or "CAST(NULL AS BOOLEAN)" for one in operands]
-        raises = any(one.raises for one in operands)
         if operator.operator == "implies":
-            return Fragment(f"(NOT {texts[0]} OR {texts[1]})", "BOOLEAN", raises=raises)
+            return Fragment(f"(NOT {texts[0]} OR {texts[1]})", "BOOLEAN")
         if operator.operator == "xor":
-            return Fragment(reduce(lambda one, other: f"({one} <> {other})", texts), "BOOLEAN", raises=raises)
-        joined = f" {operator.operator.upper()} ".join(texts)
-        return Fragment(f"({joined})", "BOOLEAN", raises=raises)
+            return Fragment(reduce(lambda one, other: f"({one} <> {other})", texts), "BOOLEAN")
+        return Fragment(f"({f' {operator.operator.upper()} '.join(texts)})", "BOOLEAN")
 
     def conditional(self, operator: plan.Conditional) -> Fragment:
         criterion = self.single(operator.criterion)
@@ -42,12 +40,11 @@ class OperatorPrinter(PathPrinter):
         structure = then.structure or otherwise.structure
         if structure is None:
             return ABSENT
-        sql = f"CASE WHEN {criterion.sql} THEN {then.sql or 'NULL'} ELSE {otherwise.sql or 'NULL'} END"
         if then.structure != otherwise.structure and None not in (then.structure, otherwise.structure):
             reason = "its branches are stored differently"
             raise NotExpressible("iif()", reason, operator.start, operator.end)
-        raises = criterion.raises or then.raises or otherwise.raises
-        return Fragment(sql, structure, raises=raises, digits=then.digits or otherwise.digits)
+        sql = f"CASE WHEN {criterion.sql} THEN {then.sql or 'NULL'} ELSE {otherwise.sql or 'NULL'} END"
+        return Fragment(sql, structure, digits=then.digits or otherwise.digits)
 
     def branch_numbers(self, operator: plan.Conditional) -> tuple[Fragment, Fragment]:
         """Both branches as one kind of decimal."""
@@ -56,8 +53,7 @@ class OperatorPrinter(PathPrinter):
         digits = max((whole for whole, _ in known), default=1), max((part for _, part in known), default=0)
         kind = decimal_type(*digits, operator)
         then, otherwise = (
-            Fragment(one.cast(kind), "DECIMAL", raises=one.raises, digits=digits) if one else ABSENT
-            for one in numbers
+            Fragment(one.cast(kind), "DECIMAL", digits=digits) if one else ABSENT for one in numbers
         )
         return then, otherwise
 
@@ -66,7 +62,7 @@ class OperatorPrinter(PathPrinter):
         if not item.alternatives:
             answer = "TRUE" if operator.matching else "FALSE"
             test = self.presence(item)
-            return Fragment(f"CASE WHEN {test.sql} THEN {answer} END", "BOOLEAN", raises=test.raises)
+            return Fragment(f"CASE WHEN {test.sql} THEN {answer} END", "BOOLEAN")
         cases = [
             f"WHEN {self.presence(one).sql} THEN {'TRUE' if kind in operator.matching else 'FALSE'}"
             for kind, one in item.alternatives
@@ -74,58 +70,45 @@ class OperatorPrinter(PathPrinter):
         return Fragment(f"CASE {' '.join(cases)} END", "BOOLEAN")
 
     def compare(self, operator: plan.Compare) -> Fragment:
-        if operator.operator in ("=", "!=") and (operator.left.many or operator.right.many):
-            return self.equal_collections(operator)
-        if operator.family == "Number":
-            return self.compare_numbers(operator)
-        left, right = self.single(operator.left), self.single(operator.right)
-        if left.sql is None or right.sql is None:
-            return ABSENT
-        sql_operator = "<>" if operator.operator == "!=" else operator.operator
-        raises = left.raises or right.raises
-        if operator.family == "Date":
-            sql = self.once_each(left, right, lambda one, other: _compare_dates(one, sql_operator, other))
-            return Fragment(sql, "BOOLEAN", raises=raises)
-        return Fragment(f"({left.sql} {sql_operator} {right.sql})", "BOOLEAN", raises=raises)
-
-    def compare_numbers(self, operator: plan.Compare) -> Fragment:
-        left, right = self.number(operator.left), self.number(operator.right)
-        if left is None or right is None:
-            return ABSENT
-        sql_operator = "<>" if operator.operator == "!=" else operator.operator
-        one, other, _ = aligned(left, right, operator)
-        return Fragment(f"({one} {sql_operator} {other})", "BOOLEAN", raises=left.raises or right.raises)
-
-    def equal_collections(self, operator: plan.Compare) -> Fragment:
-        """`=` over collections: empty if one is empty, false if the counts differ, else item by item."""
         left, right = self.value(operator.left), self.value(operator.right)
         if left.sql is None or right.sql is None:
             return ABSENT
-        raises = left.raises or right.raises
+        if operator.operator in ("=", "!=") and (left.many or right.many):
+            return self.equal_collections(operator, left, right)
+        return self.compare_items(operator, self.only(left, operator.left), self.only(right, operator.right))
+
+    def compare_items(self, operator: plan.Compare, left: Fragment, right: Fragment) -> Fragment:
+        """The comparison of two items that are printed already."""
+        symbol = "<>" if operator.operator == "!=" else operator.operator
+        if operator.family == "Date":
+            return Fragment(
+                self.once_each(left, right, lambda one, other: _compare_dates(one, symbol, other)), "BOOLEAN"
+            )
+        one, other = left.sql, right.sql
+        if operator.family == "Number":
+            numbers = self.as_number(left, operator.left), self.as_number(right, operator.right)
+            one, other, _ = aligned(*numbers, operator)
+        return Fragment(f"({one} {symbol} {other})", "BOOLEAN")
+
+    def equal_collections(self, operator: plan.Compare, left: Fragment, right: Fragment) -> Fragment:
+        """`=` over collections: empty if one is empty, false if the counts differ, else item by item."""
         if left.many and right.many:
             if operator.family != "String":
                 reason = f"two collections of {operator.family} values are not compared in SQL yet"
                 raise NotExpressible(operator.operator, reason, operator.start, operator.end)
             sql = self.once_each(left, right, lambda one, other: _equal_lists(operator.operator, one, other))
-            return Fragment(sql, "BOOLEAN", raises=raises)
+            return Fragment(sql, "BOOLEAN")
         items, item = (left, right) if left.many else (right, left)
+        equality = replace(operator, operator="=")
 
         def equal(name: str) -> str:
-            one = Fragment(f"({name})[1]", element_of(items.structure), path=items.path, digits=items.digits)
-            same = self.compare(
-                replace(operator, operator="=", left=self.known(one, 0), right=self.known(item, 1))
-            )
-            test = f"(len({name}) = 1 AND {same.sql})"
+            first = replace(items, sql=f"({name})[1]", many=False, structure=element_of(items.structure))
+            both = (first, item) if left.many else (item, first)
+            test = f"(len({name}) = 1 AND {self.compare_items(equality, *both).sql})"
             test = test if operator.operator == "=" else f"(NOT {test})"
             return f"(CASE WHEN len({name}) > 0 AND {item.sql} IS NOT NULL THEN {test} END)"
 
-        return Fragment(self.once(str(items.sql), equal), "BOOLEAN", raises=raises)
-
-    def known(self, item: Fragment, place: int) -> plan.Item:
-        """An operator that stands for what is printed already."""
-        level = -1 - place
-        self.items[level] = item
-        return plan.Item(0, 0, (), False, level)
+        return Fragment(self.once(str(items.sql), equal), "BOOLEAN")
 
     def membership(self, operator: plan.Membership) -> Fragment:
         item = self.single(operator.item)
@@ -135,7 +118,7 @@ class OperatorPrinter(PathPrinter):
             one = operator.collection
             values = one.values if isinstance(one, plan.Constants) else (one.value,)
             listed = ", ".join(str(self.literal(value, one).sql) for value in values)
-            return Fragment(f"({item.sql} IN ({listed}))", "BOOLEAN", raises=item.raises)
+            return Fragment(f"({item.sql} IN ({listed}))", "BOOLEAN")
         collection = self.value(operator.collection)
 
         def found(name: str) -> str:
@@ -147,13 +130,11 @@ class OperatorPrinter(PathPrinter):
                 test = f"coalesce({collection.sql} = {name}, FALSE)"
             return f"(CASE WHEN {name} IS NOT NULL THEN {test} END)"
 
-        return Fragment(self.once(item.sql, found), "BOOLEAN", raises=item.raises or collection.raises)
+        return Fragment(self.once(item.sql, found), "BOOLEAN")
 
     def arithmetic(self, operator: plan.Arithmetic) -> Fragment:
         number = self.number(operator)
-        if number is None:
-            return ABSENT
-        return Fragment(number.sql, "DECIMAL", raises=number.raises, digits=number.digits)
+        return Fragment(number.sql, "DECIMAL", digits=number.digits) if number else ABSENT
 
     def number(self, operator: Operator) -> Number | None:
         """A number and its digits; None where it is empty for every resource."""
@@ -161,15 +142,19 @@ class OperatorPrinter(PathPrinter):
             left, right = self.number(operator.left), self.number(operator.right)
             return computed(operator, left, right, self.once) if left and right else None
         item = self.single(operator)
-        if item.sql is None:
-            return None
+        return self.as_number(item, operator) if item.sql is not None else None
+
+    def as_number(self, item: Fragment, operator: Operator) -> Number:
+        """The number that the operator's item is, as exact as it is stored."""
         if item.digits is not None:
-            return Number(item.sql, item.digits, is_integer(operator), item.raises)
+            return Number(str(item.sql), item.digits, is_integer(operator))
         if item.structure == "INTEGER":
-            return Number(item.sql, INTEGER_DIGITS, is_integer(operator), item.raises)
-        whole, fraction = self.digits(item.path)
-        kind = decimal_type(whole, fraction, operator)
-        return Number(f"CAST({item.sql} AS {kind})", (whole, fraction), False, item.raises)
+            return Number(str(item.sql), INTEGER_DIGITS, is_integer(operator))
+        digits = self.widths.get(".".join(item.path))
+        if digits is None:
+            reason = "the data has decimals that are not written as plain digits"
+            raise NotExpressible((item.path or ("number",))[-1], reason, operator.start, operator.end)
+        return Number(f"CAST({item.sql} AS {decimal_type(*digits, operator)})", digits, False)
 
 
 def _compare_dates(left: str, operator: str, right: str) -> str:

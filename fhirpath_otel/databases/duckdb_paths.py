@@ -23,7 +23,7 @@ class PathPrinter(FragmentPrinter):
     def navigate(self, operator: plan.Navigate) -> Fragment:
         input_ = self.fragment(operator.input)
         if not input_.many:
-            return self.step(input_, operator)
+            return _without_gaps(self.step(input_, operator))
         if input_.sql is None:
             return ABSENT
         variable = f"e{operator.start}_{operator.end}"
@@ -43,7 +43,7 @@ class PathPrinter(FragmentPrinter):
         flat = f"flatten({steps})" if step.many else steps
         flat = f"list_filter({flat}, lambda {variable}: {variable} IS NOT NULL)"
         structure = step.structure if step.many else [step.structure or "VARCHAR"]
-        return Fragment(flat, structure, many=True, path=step.path, raises=input_.raises)
+        return Fragment(flat, structure, many=True, path=step.path)
 
     def step(self, item: Fragment, operator: plan.Navigate) -> Fragment:
         """One step from an item to a child element."""
@@ -65,11 +65,14 @@ class PathPrinter(FragmentPrinter):
         if structure in ("JSON", ["JSON"]):
             reason = "resources inside resources are kept as text only"
             raise NotExpressible(operator.name, reason, operator.start, operator.end)
+        if ".".join((self.plan.resource_type, *path)) in self.dropped:
+            reason = "the data has values of another shape there"
+            raise NotExpressible(operator.name, reason, operator.start, operator.end)
         companion = self.companion(owner, key, operator)
         if structure is None:
             return Fragment(None, companion=companion, path=path) if companion else ABSENT
         sql = f"{owner.sql}.{quoted(key)}"
-        return Fragment(sql, structure, isinstance(structure, list), path, companion, owner.raises)
+        return Fragment(sql, structure, isinstance(structure, list), path, companion)
 
     def companion(self, owner: Fragment, key: str, operator: plan.Navigate) -> Fragment | None:
         assert isinstance(owner.structure, dict)
@@ -93,27 +96,22 @@ class PathPrinter(FragmentPrinter):
         input_ = self.of_one_type(operator.input)
         if input_.sql is None:
             return self.absent(input_, operator)
-        raises = input_.raises
         if input_.companion:
             reason = "a primitive with extensions is not in SQL here"
             raise NotExpressible("where()", reason, operator.start, operator.end)
         if input_.many:
             test, variables = self.lambda_test(operator, input_)
             sql = f"list_filter({input_.sql}, lambda {variables}: {test.sql})"
-            return replace(input_, sql=sql, raises=raises or test.raises)
+            return replace(input_, sql=sql)
 
         def kept(name: str) -> str:
-            nonlocal raises
-            test = self.of_one(operator, replace(input_, sql=name))
-            raises = raises or test.raises
-            return f"(CASE WHEN {test.sql} THEN {name} END)"
+            return f"(CASE WHEN {self.of_one(operator, replace(input_, sql=name))} THEN {name} END)"
 
-        return replace(input_, sql=self.once(input_.sql, kept), raises=raises)
+        return replace(input_, sql=self.once(input_.sql, kept))
 
-    def of_one(self, operator: plan.Filter | plan.All, item: Fragment) -> Fragment:
+    def of_one(self, operator: plan.Filter | plan.All, item: Fragment) -> str:
         """Whether there is the item, and the criterion holds for it."""
-        test = self.with_item(operator.level, item, "0", operator.criterion)
-        return Fragment(in_order([self.presence(item), test]), "BOOLEAN", raises=item.raises or test.raises)
+        return in_order([self.presence(item), self.with_item(operator.level, item, "0", operator.criterion)])
 
     def lambda_test(self, operator: plan.Filter | plan.All, input_: Fragment) -> tuple[Fragment, str]:
         variable, counter = f"x{operator.level}", f"i{operator.level}"
@@ -136,15 +134,11 @@ class PathPrinter(FragmentPrinter):
         item = self.of_one_type(filtered.input)
         if item.sql is None:
             return self.presence(self.absent(item, filtered))
-        raises = item.raises
 
         def found(name: str) -> str:
-            nonlocal raises
-            test = self.of_one(filtered, replace(item, sql=name))
-            raises = raises or test.raises
-            return f"coalesce({test.sql}, FALSE)"
+            return f"coalesce({self.of_one(filtered, replace(item, sql=name))}, FALSE)"
 
-        return Fragment(self.once(item.sql, found), "BOOLEAN", raises=raises)
+        return Fragment(self.once(item.sql, found), "BOOLEAN")
 
     def all(self, operator: plan.All) -> Fragment:
         input_ = self.of_one_type(operator.input)
@@ -158,27 +152,24 @@ class PathPrinter(FragmentPrinter):
         failing = (
             f"list_filter({input_.sql}, lambda {variables}: {present} AND NOT coalesce({test.sql}, FALSE))"
         )
-        return Fragment(f"(coalesce(len({failing}), 0) = 0)", "BOOLEAN", raises=test.raises or input_.raises)
+        return Fragment(f"(coalesce(len({failing}), 0) = 0)", "BOOLEAN")
 
     def holds_for(self, operator: plan.All, item: Fragment) -> Fragment:
         """Whether the criterion holds for the item, if there is one."""
-        raises = item.raises
 
         def holds(name: str) -> str:
-            nonlocal raises
             one = replace(item, sql=name)
             test = self.with_item(operator.level, one, "0", operator.criterion)
-            raises = raises or test.raises
             return f"(CASE WHEN {self.presence(one).sql} THEN coalesce({test.sql}, FALSE) ELSE TRUE END)"
 
-        return Fragment(self.once(str(item.sql), holds), "BOOLEAN", raises=raises)
+        return Fragment(self.once(str(item.sql), holds), "BOOLEAN")
 
     def count(self, operator: plan.Count) -> Fragment:
         item = self.fragment(operator.input)
         if item.many and item.sql is not None:
-            return Fragment(f"coalesce(len({item.sql}), 0)", "INTEGER", raises=item.raises)
+            return Fragment(f"coalesce(len({item.sql}), 0)", "INTEGER")
         presence = self.presence(item)
-        return Fragment(f"CASE WHEN {presence.sql} THEN 1 ELSE 0 END", "INTEGER", raises=item.raises)
+        return Fragment(f"CASE WHEN {presence.sql} THEN 1 ELSE 0 END", "INTEGER")
 
     def pick(self, operator: plan.Pick) -> Fragment:
         item = self.fragment(operator.input)
@@ -190,3 +181,10 @@ class PathPrinter(FragmentPrinter):
         return replace(
             item, sql=f"({item.sql})[{position}]", many=False, structure=element_of(item.structure)
         )
+
+
+def _without_gaps(item: Fragment) -> Fragment:
+    """A list of primitives without what is null in it; of objects, null is told when they are loaded."""
+    if item.sql is None or not isinstance(item.structure, list) or not isinstance(item.structure[0], str):
+        return item
+    return replace(item, sql=f"list_filter({item.sql}, lambda e: e IS NOT NULL)")

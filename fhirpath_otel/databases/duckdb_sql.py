@@ -12,13 +12,12 @@ quoted. What the data does not have is resolved here to the empty collection.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fhirpath_otel.databases.duckdb_fragments import Fragment, Path, element_of, in_order, quoted
-from fhirpath_otel.databases.duckdb_numbers import Digits
+from fhirpath_otel.databases.duckdb_fragments import Fragment, element_of, in_order, quoted
 from fhirpath_otel.databases.duckdb_operators import OperatorPrinter
+from fhirpath_otel.databases.duckdb_tables import LoadedType
 from fhirpath_otel.databases.structure import Structure
 from fhirpath_otel.databases.values import RESOURCE_TEXT
 from fhirpath_otel.evaluator import plan
@@ -55,29 +54,9 @@ class Select:
     conditions: list[Fragment]
 
 
-def print_statement(
-    planned: Plan, structure: Structure, dropped: Sequence[str], digits: Callable[[Path], Digits]
-) -> Statement:
-    """The statement for a plan.
-
-    `structure` is the stored structure of the resource type, `dropped` are the paths (`Patient.foo`) that loading kept
-    out of it, and `digits` gives the widest number found at a path. Raises `NotExpressible`.
-    """
-    return _StatementPrinter(planned, structure, digits).statement(dropped)
-
-
-def digits_query(resource_type: str, structure: Structure, path: Path) -> str:
-    """A query for the widest decimal at a path: digits before and after the point, and how many are not plain."""
-    source, item, below = quoted(resource_type), "r", structure
-    for key in path:
-        assert isinstance(below, dict)
-        item, below = f"{item}.{quoted(key)}", below[key]
-        if isinstance(below, list):
-            source, item, below = f"(SELECT unnest({item}) AS v FROM {source})", "v", below[0]
-    return (
-        f"SELECT max(length(ltrim(split_part(n, '.', 1), '-'))), max(length(split_part(n, '.', 2))),"
-        rf" count(*) FILTER (NOT regexp_full_match(n, '-?\d+(\.\d+)?')) FROM (SELECT {item} AS n FROM {source})"
-    )
+def print_statement(planned: Plan, loaded: LoadedType) -> Statement:
+    """The statement for a plan, over the resource type as it is loaded. Raises `NotExpressible`."""
+    return _StatementPrinter(planned, loaded).statement()
 
 
 class _StatementPrinter(OperatorPrinter):
@@ -103,12 +82,12 @@ class _StatementPrinter(OperatorPrinter):
         plan.TypeTest: "type_test",
     }
 
-    def statement(self, dropped: Sequence[str]) -> Statement:
+    def statement(self) -> Statement:
         root = self.plan.root
         select = self.stream(root)
         found = select.item.alternatives or ((root.types[0] if root.types else "", select.item),)
         present = [(kind, self.whole(kind, one, root)) for kind, one in found if one.sql is not None]
-        columns = tuple(self.column(root, kind, one, dropped) for kind, one in present)
+        columns = tuple(self.column(root, kind, one) for kind, one in present)
         outputs = [f"{one.sql} AS v{index}" for index, (_, one) in enumerate(present)] or ["NULL AS v0"]
         in_place = any(one.raises for one in select.conditions)
         if in_place:  # outside, DuckDB would test it first, and miss the error of a criterion
@@ -129,12 +108,15 @@ class _StatementPrinter(OperatorPrinter):
             raise NotExpressible("result", "it is a resource on a condition", root.start, root.end)
         return Fragment("raw", RESOURCE_TEXT)
 
-    def column(self, root: Operator, kind: str, item: Fragment, dropped: Sequence[str]) -> Column:
+    def column(self, root: Operator, kind: str, item: Fragment) -> Column:
         assert item.structure is not None
         if isinstance(item.structure, dict):
             prefix = ".".join((self.plan.resource_type, *item.path)) + "."
-            if any(path.startswith(prefix) for path in dropped):
+            if any(path.startswith(prefix) for path in self.dropped):
                 reason = "the data has elements there that the R4 model does not know"
+                raise NotExpressible("result", reason, root.start, root.end)
+            if _holds_resources(item.structure):
+                reason = "resources inside resources are kept as text only"
                 raise NotExpressible("result", reason, root.start, root.end)
         return Column(item.structure, kind)
 
@@ -186,6 +168,12 @@ class _StatementPrinter(OperatorPrinter):
         return Select(
             f"({source})", replace(item, sql="v", many=False, structure=element_of(item.structure)), []
         )
+
+
+def _holds_resources(structure: Structure) -> bool:
+    if isinstance(structure, dict):
+        return any(map(_holds_resources, structure.values()))
+    return structure == "JSON" if isinstance(structure, str) else _holds_resources(structure[0])
 
 
 def _may_be_absent(operator: Operator) -> bool:

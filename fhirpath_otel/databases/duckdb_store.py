@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fhirpath_otel.databases.duckdb_connection import run_in_background, stop
@@ -19,8 +19,11 @@ from fhirpath_otel.databases.duckdb_tables import (
     last_place,
     read_structures,
     settle_copies,
+    write_structure,
 )
+from fhirpath_otel.databases.duckdb_widths import measure, widest
 from fhirpath_otel.databases.structure import Seen
+from fhirpath_otel.evaluator.model import load_model
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,7 +52,7 @@ class Store:
         self._connection = connection
         self._seen = seen
         self._pending: Future[Any] | None = None
-        self._structures: dict[str, Any] = {}
+        self._tables: dict[str, LoadedType] = {}
         self._last_places: dict[str, int] = {}
         self._inserted = dict.fromkeys(seen, 0)
         self._batches = {type_: _Batch() for type_ in seen}
@@ -64,8 +67,9 @@ class Store:
         stored = read_structures(self._connection)
         for type_, seen in self._seen.items():
             new = LoadedType(seen.structure(), tuple(sorted({dropped.path for dropped in seen.dropped()})))
-            self._structures[type_] = ensure_table(self._connection, type_, new, stored.get(type_))
+            self._tables[type_] = ensure_table(self._connection, type_, new, stored.get(type_))
             self._last_places[type_] = last_place(self._connection, type_)
+            write_structure(self._connection, type_, self._tables[type_])
 
     def add(self, type_: str, id_: str, text: bytes) -> bool:
         """Takes a resource; False if its type was not announced."""
@@ -94,6 +98,10 @@ class Store:
         return counts
 
     def _commit(self) -> dict[str, Counts]:
+        for type_, table in self._tables.items():
+            new = measure(self._connection, type_, table.structure, load_model(), self._last_places[type_])
+            widths = widest(table.widths, new)
+            write_structure(self._connection, type_, replace(table, widths=widths))
         counts = {
             type_: settle_copies(self._connection, type_, self._last_places[type_], inserted)
             for type_, inserted in self._inserted.items()
@@ -114,7 +122,7 @@ class Store:
         batch, self._batches[type_] = self._batches[type_], _Batch()
         self._waiting -= batch.size
         self._inserted[type_] += len(batch.ids)
-        statement = insert_statement(type_, self._structures[type_], self._seen[type_].decimals())
+        statement = insert_statement(type_, self._tables[type_].structure, self._seen[type_].decimals())
         self._start(lambda: self._connection.execute(statement, [batch.ids, batch.texts]))
 
     def _run(self, function: Callable[[], Any]) -> Any:

@@ -7,10 +7,11 @@ The structure of each `r` is kept in `fhirpath_otel.structures`, and grows with 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from fhirpath_otel.databases.duckdb_connection import cursor
+from fhirpath_otel.databases.duckdb_widths import Widths
 from fhirpath_otel.databases.structure import Decimals, Structure, merge, sql_type
 from fhirpath_otel.errors import DatabaseError
 
@@ -33,10 +34,14 @@ _QUOTED_IN_LISTS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedType:
-    """The structure of a type's column `r`, and the paths of the data that it does not, or not always, hold."""
+    """The structure of a type's column `r`, and the paths of the data that it does not, or not always, hold.
+
+    `widths` are those of its decimals.
+    """
 
     structure: dict[str, Structure]
     dropped: tuple[str, ...]
+    widths: Widths = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,12 @@ def structures(connection: Connection) -> dict[str, LoadedType]:
 def read_structures(connection: Connection) -> dict[str, LoadedType]:
     """As `structures`, inside the transaction of a connection. Raises duckdb.CatalogException before the first load."""
     rows = connection.execute("SELECT * FROM fhirpath_otel.structures ORDER BY resource_type").fetchall()
-    return {
-        type_: LoadedType(json.loads(below), tuple(json.loads(dropped))) for type_, below, dropped in rows
-    }
+    return {type_: _loaded_type(*texts) for type_, *texts in rows}
+
+
+def _loaded_type(structure: str, dropped: str, widths: str) -> LoadedType:
+    digits = {path: None if width is None else tuple(width) for path, width in json.loads(widths).items()}
+    return LoadedType(json.loads(structure), tuple(json.loads(dropped)), digits)
 
 
 def ensure_schema(connection: Connection) -> None:
@@ -83,14 +91,14 @@ def ensure_schema(connection: Connection) -> None:
     connection.execute("CREATE SCHEMA IF NOT EXISTS fhirpath_otel")
     connection.execute(
         "CREATE TABLE IF NOT EXISTS fhirpath_otel.structures"
-        "(resource_type VARCHAR, structure VARCHAR, dropped VARCHAR)"
+        "(resource_type VARCHAR, structure VARCHAR, dropped VARCHAR, widths VARCHAR)"
     )
 
 
 def ensure_table(
     connection: Connection, resource_type: str, seen: LoadedType, stored: LoadedType | None
-) -> dict[str, Structure]:
-    """Makes the table of a type, or lets it grow by what was seen. Gives the structure it has now."""
+) -> LoadedType:
+    """Makes the table of a type, or lets it grow by what was seen. Gives what it is now."""
     import duckdb
 
     if stored is None:
@@ -108,11 +116,14 @@ def ensure_table(
         if structure != stored.structure:
             connection.execute(f'ALTER TABLE "{resource_type}" ALTER r TYPE {sql_type(structure)}')
     dropped = tuple(sorted({*seen.dropped, *(stored.dropped if stored else ())}))
-    if LoadedType(structure, dropped) != stored:
-        connection.execute("DELETE FROM fhirpath_otel.structures WHERE resource_type = $1", [resource_type])
-        row = [resource_type, json.dumps(structure), json.dumps(dropped)]
-        connection.execute("INSERT INTO fhirpath_otel.structures VALUES ($1, $2, $3)", row)
-    return structure
+    return LoadedType(structure, dropped, stored.widths if stored else {})
+
+
+def write_structure(connection: Connection, resource_type: str, loaded: LoadedType) -> None:
+    """Notes what a type is now. Always written: of two loads at once, DuckDB then refuses one."""
+    connection.execute("DELETE FROM fhirpath_otel.structures WHERE resource_type = $1", [resource_type])
+    row = [resource_type, *map(json.dumps, (loaded.structure, loaded.dropped, loaded.widths))]
+    connection.execute("INSERT INTO fhirpath_otel.structures VALUES ($1, $2, $3, $4)", row)
 
 
 def _check_column(connection: Connection, resource_type: str, structure: Structure) -> None:

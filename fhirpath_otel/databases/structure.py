@@ -32,6 +32,7 @@ _SHAPES = {
     str: "a string",
     bool: "a boolean",
     float: "a number",
+    type(None): "null",
 }
 _JSON_TYPES: dict[type, Any] = {
     dict: dict[str, msgspec.Raw],
@@ -40,6 +41,7 @@ _JSON_TYPES: dict[type, Any] = {
     bool: bool,
     int: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],
     float: int | float,
+    type(None): type(None),
 }
 
 
@@ -156,7 +158,7 @@ class Seen:
         new = not node.fits
         node.fits = True
         for item in value:
-            if item is not None:
+            if item is not None or not _may_have_gaps(node):
                 new |= self._learn_item(node, item, node.wrong_items)
         if new:
             node.compiled = None
@@ -271,6 +273,11 @@ def _needed(node: _Node) -> str:
     return "an integer of 32 bits" if kind is int else _SHAPES[kind]
 
 
+def _may_have_gaps(node: _Node) -> bool:
+    """Whether null may stand for an item: of primitives and their companions, one of which then has it."""
+    return bool(node.leaf) or node.type_name == "Element"
+
+
 def _decimals(node: _Node) -> Iterator[tuple[str, bool]]:
     for key, member in node.members.items():
         if _is_decimal(member):
@@ -283,16 +290,16 @@ def _compiled(node: _Node) -> Any:
     if node.compiled is None:
         right = reduce(or_, (_JSON_TYPES[kind] for kind in _accepted(node))) if node.leaf else _struct(node)
         if node.many:
-            right = list[_union(right, node.wrong_items)]  # type: ignore[misc]
-        node.compiled = _union(right if node.fits else None, node.wrong)
+            null = type(None) if _may_have_gaps(node) else None
+            right = list[_union(right, node.wrong_items, null)]  # type: ignore[misc]
+        node.compiled = _union(right if node.fits else None, node.wrong, type(None))
     return node.compiled
 
 
-def _union(right: Any, wrong: set[type]) -> Any:
-    """A type for what was right, if anything was, for what was wrong, and for null."""
-    return reduce(
-        or_, (_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), right | None if right else None
-    )
+def _union(right: Any, wrong: set[type], null: Any) -> Any:
+    """A type for what was right, if anything was, for what was wrong, and for null where it may be."""
+    kinds = [right, *(_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), null]
+    return reduce(or_, (kind for kind in kinds if kind is not None))
 
 
 def _struct(node: _Node, **options: Any) -> Any:

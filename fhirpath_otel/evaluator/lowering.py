@@ -251,15 +251,15 @@ class _Lowering:
         criterion, *branches = (self.lower(argument, this, level) for argument in node.arguments)
         self.boolean(criterion, "iif()")
         then, otherwise = (*branches, plan.Nothing(node.end, node.end, (), False))[:2]
-        kinds = [branch.types for branch in (then, otherwise) if branch.types]
-        if len({family(branch) for branch in (then, otherwise) if branch.types}) > 1 or not kinds:
-            raise NotExpressible("iif()", "its branches are of different types", node.start, node.end)
-        if any(branch.many for branch in (then, otherwise)):
+        if then.many or otherwise.many:
             raise NotExpressible(
                 "iif()", "a branch with several items is not in SQL yet", node.start, node.end
             )
-        types = tuple(dict.fromkeys(kind for branch in kinds for kind in branch))
-        if len(types) > 1 and family(then) is None:
+        known = [branch for branch in (then, otherwise) if branch.types]
+        types = tuple(dict.fromkeys(kind for branch in known for kind in branch.types))
+        if len(types) > 1 and {family(branch) for branch in known} == {"Number"}:
+            types = ("System.Decimal",)
+        elif len({family(branch) for branch in known}) != 1 or (len(types) > 1 and family(known[0]) is None):
             raise NotExpressible("iif()", "its branches are of different types", node.start, node.end)
         return plan.Conditional(node.start, node.end, types, False, criterion, then, otherwise)
 
@@ -366,14 +366,10 @@ class _Lowering:
         return plan.Compare(node.start, node.end, BOOLEAN, False, node.operator, left, right, shared)
 
     def membership(self, node: syntax.Operation, item: Operator, collection: Operator) -> Operator:
-        if isinstance(item, plan.Nothing) or isinstance(collection, plan.Nothing):
-            if isinstance(collection, plan.Nothing) and isinstance(item, plan.Constant):
-                return plan.Constant(node.start, node.end, BOOLEAN, False, False)
-            if isinstance(item, plan.Nothing):
-                return plan.Nothing(node.start, node.end, BOOLEAN, False)
-            raise NotExpressible(
-                node.operator, "an empty collection is not in SQL here", node.start, node.end
-            )
+        if isinstance(item, plan.Nothing):
+            return plan.Nothing(node.start, node.end, BOOLEAN, False)
+        if isinstance(collection, plan.Nothing):
+            return plan.Membership(node.start, node.end, BOOLEAN, False, item, collection, "String")
         shared = self.shared_family(node, item, collection)
         if shared == "Date" or "System.Decimal" in _system_types(collection) | _system_types(item):
             reason = f"membership of {shared} values is not in SQL yet"

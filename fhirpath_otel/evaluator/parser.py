@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
-from collections import OrderedDict
 from dataclasses import dataclass
-from threading import Lock
 
 from fhirpath_otel import settings
 from fhirpath_otel.errors import ExpressionSyntaxError
+from fhirpath_otel.evaluator.bounded_cache import BoundedCache
 from fhirpath_otel.evaluator.grammar import Grammar
 from fhirpath_otel.evaluator.lexer import END
 from fhirpath_otel.evaluator.syntax import Node
@@ -81,7 +79,7 @@ class ParserCache:
     one with an error. Times of a look-up are in the order of 0.3 µs.
     """
 
-    __slots__ = ("_bytes", "_hits", "_limits", "_lock", "_max_bytes", "_max_entries", "_misses", "_trees")
+    __slots__ = ("_limits", "_trees")
 
     def __init__(
         self,
@@ -89,63 +87,38 @@ class ParserCache:
         max_bytes: int = 32 * 1024 * 1024,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
+        self._trees: BoundedCache[str, Node] = BoundedCache(max_entries, max_bytes)
         self._limits = limits
-        self._trees: OrderedDict[str, tuple[Node, int]] = OrderedDict()
-        self._bytes = 0
-        self._hits = 0
-        self._misses = 0
-        self._lock = Lock()
 
     @property
     def hits(self) -> int:
         """Texts whose tree was there."""
-        return self._hits
+        return self._trees.hits
 
     @property
     def misses(self) -> int:
         """Texts that had to be parsed, those with errors included."""
-        return self._misses
+        return self._trees.misses
 
     @property
     def entries(self) -> int:
         """Trees held now."""
-        return len(self._trees)
+        return self._trees.entries
 
     @property
     def bytes(self) -> int:
         """Estimated memory of the trees held now, with their texts."""
-        return self._bytes
+        return self._trees.bytes
 
     def parse(self, text: str) -> tuple[Node, bool]:
         """The tree, as from `parse`, and whether it was there already. Raises ExpressionSyntaxError."""
-        with self._lock:
-            found = self._trees.get(text)
-            if found is not None:
-                self._trees.move_to_end(text)
-                self._hits += 1
-                return found[0], True
-            self._misses += 1
+        found = self._trees.get(text)
+        if found is not None:
+            return found, True
         tree, tokens = _parse(text, self._limits)
-        self._keep(text, tree, _BYTES_PER_ENTRY + 2 * sys.getsizeof(text) + _BYTES_PER_TOKEN * tokens)
+        size = _BYTES_PER_ENTRY + 2 * sys.getsizeof(text) + _BYTES_PER_TOKEN * tokens
+        self._trees.put(text, tree, size)
         return tree, False
-
-    def _keep(self, text: str, tree: Node, size: int) -> None:
-        if size > self._max_bytes or self._max_entries < 1:
-            return
-        with self._lock:
-            if text in self._trees:  # another thread was faster
-                return
-            self._trees[text] = (tree, size)
-            self._bytes += size
-            while self._bytes > self._max_bytes or len(self._trees) > self._max_entries:
-                _, (_, freed) = self._trees.popitem(last=False)
-                self._bytes -= freed
-
-    def renew_lock(self) -> None:
-        """To be called in a forked child: a thread that held the lock is not there to release it."""
-        self._lock = Lock()
 
 
 @functools.cache
@@ -153,10 +126,7 @@ def shared_cache() -> ParserCache:
     """The cache of this process, with the sizes and limits of its settings."""
     chosen = settings.current()
     limits = Limits(chosen.max_expression_length, chosen.max_expression_tokens, chosen.max_expression_depth)
-    cache = ParserCache(chosen.parser_cache_entries, chosen.parser_cache_bytes, limits)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=cache.renew_lock)
-    return cache
+    return ParserCache(chosen.parser_cache_entries, chosen.parser_cache_bytes, limits)
 
 
 def cached_parse(text: str) -> tuple[Node, bool]:

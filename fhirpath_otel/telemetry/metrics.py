@@ -6,6 +6,7 @@ at a trace that exists. The number of attribute sets is bounded, as each becomes
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ class Instruments:
         self._stage_series: dict[tuple[str, str], dict[str, str]] = {}
         # Appending and popping are atomic, so that counting the active ones needs no lock.
         self._active: deque[None] = deque()
+        if hasattr(os, "register_at_fork"):
+            # What is under way in the parent never ends in a child.
+            os.register_at_fork(after_in_child=self._active.clear)
         self._duration = _histogram(meter, semconv.EVALUATION_DURATION)
         self._stage_duration = _histogram(meter, semconv.STAGE_DURATION)
         self._db_duration = _histogram(meter, semconv.DB_OPERATION_DURATION)

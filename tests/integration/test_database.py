@@ -231,3 +231,53 @@ def test_ctrl_c_stops_a_query_and_leaves_the_database_usable(tmp_path):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert out == "interrupted 30000\n"
+
+
+def patients(path, count, **members):
+    lines = (json.dumps({"resourceType": "Patient", "id": f"p{n}", **members}) for n in range(count))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_two_loads_at_once_leave_one_row_an_id(tmp_path):
+    files = [patients(tmp_path / f"{name}.ndjson", 3_000, name=[{"family": name}]) for name in "AB"]
+    with fo.connect(tmp_path / "clinic.duckdb") as opened, ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(opened.load, files))
+        assert len(opened.evaluate("Patient.id").fetchall()) == 3_000
+        assert len({family for _, family in opened.evaluate("Patient.name.family")}) == 1
+    assert sorted(report.types["Patient"].replaced for report in reports) == [0, 3_000]
+
+
+def test_all_that_opened_a_file_see_what_one_of_them_loads(tmp_path):
+    def observation(value):
+        return f'{{"resourceType":"Observation","id":"{value}","valueQuantity":{{"value":{value}}}}}'
+
+    (tmp_path / "narrow.ndjson").write_text(observation("1.5"))
+    (tmp_path / "wide.ndjson").write_text(observation("1.5001"))
+    expression = "Observation.value.ofType(Quantity).value > 1.5"
+    with fo.connect(tmp_path / "clinic.duckdb") as one, fo.connect(tmp_path / "clinic.duckdb") as other:
+        one.load(tmp_path / "narrow.ndjson")
+        assert other.evaluate(expression, mode="sql").fetchall() == [("1.5", False)]
+        one.load(tmp_path / "wide.ndjson")
+        assert other.evaluate(expression, mode="sql").fetchall() == [("1.5", False), ("1.5001", True)]
+
+
+def test_a_result_that_is_closed_early_holds_nothing_open(tmp_path):
+    with fo.connect(tmp_path / "clinic.duckdb") as opened:
+        opened.load(patients(tmp_path / "many.ndjson", 30_000))
+        with opened.evaluate("Patient.id") as result:
+            next(iter(result))
+        opened.load(patients(tmp_path / "few.ndjson", 3, gender="male"))
+        opened.cursor().execute("CHECKPOINT")
+
+
+def test_what_a_driver_raises_becomes_a_sentence_without_values(tmp_path):
+    opened = fo.connect(tmp_path / "clinic.duckdb")
+    opened.load(patients(tmp_path / "few.ndjson", 3))
+    result = opened.evaluate("Patient.id")
+    opened.cursor().execute("""UPDATE "Patient" SET r = {'id': 'x'}""")
+    opened.close()
+    for failing in (result.fetchall, lambda: opened.evaluate("Patient.id").fetchall()):
+        with pytest.raises(errors.DatabaseError, match=r"clinic\.duckdb|closed") as caught:
+            failing()
+        assert caught.value.__cause__ is None

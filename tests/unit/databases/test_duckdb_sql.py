@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fhirpath_otel.databases.duckdb_sql import Statement, print_statement
+from fhirpath_otel.databases.duckdb_tables import LoadedType
 from fhirpath_otel.evaluator.lowering import lower
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.evaluator.parser import parse
@@ -47,7 +48,7 @@ STRUCTURES = {
     },
 }
 DROPPED = ("Patient.name.period.unknown",)
-DIGITS = (3, 2)
+WIDTHS = dict.fromkeys(("valueQuantity.value", "component.valueQuantity.value"), (3, 2))
 
 
 def printed(expression: str) -> Statement:
@@ -55,7 +56,7 @@ def printed(expression: str) -> Statement:
     typed = check(parse(expression), expression, None, model)
     assert typed.resource_type is not None
     planned = lower(typed, typed.resource_type, model)
-    return print_statement(planned, STRUCTURES[typed.resource_type], DROPPED, lambda _path: DIGITS)
+    return print_statement(planned, LoadedType(STRUCTURES[typed.resource_type], DROPPED, WIDTHS))
 
 
 def told(expression: str) -> str:

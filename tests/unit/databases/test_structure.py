@@ -75,12 +75,21 @@ class TestStructure:
             {"name": None},
             {"name": []},
             {"name": [{}]},
-            {"name": [None]},
             {"maritalStatus": {}},
         ],
     )
     def test_what_is_empty_needs_no_column(self, member):
         assert learned("Patient", member) == {}
+        assert seen("Patient", member).dropped() == []
+
+    @pytest.mark.parametrize("texts_before", [0, 100])
+    def test_null_among_objects_is_told_for_sql_would_count_it(self, texts_before):
+        before = [{"name": [{"family": "F"}]}] * texts_before
+        found = seen("Patient", *before, {"name": [None, {"family": "F"}]}).dropped()
+        assert [one.path for one in found] == ["Patient.name"]
+
+    def test_null_among_primitives_is_a_gap_for_their_companions(self):
+        member = {"name": [{"given": [None, "A"], "_given": [{"id": "1"}, None]}]}
         assert seen("Patient", member).dropped() == []
 
     def test_members_keep_the_order_in_which_they_were_seen(self):

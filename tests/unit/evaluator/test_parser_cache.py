@@ -161,7 +161,7 @@ def test_the_cache_of_the_process_follows_its_settings(from_the_environment):
 def test_a_child_forked_while_the_lock_is_held_parses_all_the_same(from_the_environment):
     from_the_environment()
     cached_parse("a")
-    with parser.shared_cache()._lock:
+    with parser.shared_cache()._trees._lock:
         child = os.fork()
         if not child:
             signal.alarm(10)  # a deadlock would end it

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from fhirpath_otel import semconv
@@ -87,6 +89,19 @@ def test_active_evaluations_are_those_between_begin_and_finish(telemetry):
     for evaluation in (first, first, second):
         telemetry.recorder.finish(evaluation)
     assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_what_is_active_in_a_parent_is_not_in_its_forked_child(telemetry):
+    telemetry.recorder.begin()
+    child = os.fork()
+    if child == 0:
+        (point,) = telemetry.points(semconv.EVALUATION_ACTIVE.name)
+        os._exit(point.value)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    (point,) = telemetry.points(semconv.EVALUATION_ACTIVE.name)
+    assert point.value == 1
 
 
 def test_beyond_the_cap_expressions_are_called_other(make_telemetry):
