@@ -9,7 +9,7 @@ from fhirpath_otel.databases.duckdb_fragments import ABSENT, Fragment, element_o
 from fhirpath_otel.databases.duckdb_numbers import INTEGER_DIGITS, Number, aligned, computed, decimal_type
 from fhirpath_otel.databases.duckdb_paths import PathPrinter
 from fhirpath_otel.evaluator import plan
-from fhirpath_otel.evaluator.lowering import family, is_integer
+from fhirpath_otel.evaluator.operand_types import family, is_integer
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator
 
 

@@ -13,7 +13,7 @@ from fhirpath_otel.databases.duckdb_fragments import (
     quoted,
 )
 from fhirpath_otel.evaluator import plan
-from fhirpath_otel.evaluator.lowering import is_uniform
+from fhirpath_otel.evaluator.operand_types import is_uniform
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator
 
 

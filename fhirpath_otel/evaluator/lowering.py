@@ -7,11 +7,19 @@ from dataclasses import replace
 from decimal import Decimal
 
 from fhirpath_otel.evaluator import plan, syntax
-from fhirpath_otel.evaluator.model import SYSTEM_TYPES, Model, json_key
+from fhirpath_otel.evaluator.model import Model, json_key
+from fhirpath_otel.evaluator.operand_types import family, system_types
+from fhirpath_otel.evaluator.operator_lowering import (
+    BOOLEAN,
+    binary,
+    require_boolean,
+    require_number,
+    require_one_type,
+    union,
+)
 from fhirpath_otel.evaluator.plan import NotExpressible, Operator, Plan
 from fhirpath_otel.evaluator.typecheck import TypedExpression
 
-BOOLEAN = ("System.Boolean",)
 INTEGER = ("System.Integer",)
 
 # A fold of binary operators nests as deep as it has terms; printing recurses once a level.
@@ -19,14 +27,6 @@ MOST_FOLDED_OPERANDS = 64
 
 # A DECIMAL of DuckDB ends at 38 digits.
 LONGEST_NUMBER = 40
-
-_FAMILIES = {
-    "String": "String",
-    "Boolean": "Boolean",
-    "Integer": "Number",
-    "Decimal": "Number",
-    "Date": "Date",
-}
 
 
 def lower(typed: TypedExpression, resource_type: str, model: Model) -> Plan:
@@ -38,25 +38,6 @@ def lower(typed: TypedExpression, resource_type: str, model: Model) -> Plan:
             "result", "resources inside resources are kept as text only", root.start, root.end
         )
     return Plan(resource_type, root)
-
-
-def family(operator: Operator) -> str | None:
-    """String, Boolean, Number or Date where all types agree on one; None otherwise."""
-    names = {
-        kind[7:] if kind.startswith("System.") else SYSTEM_TYPES.get(kind, "") for kind in operator.types
-    }
-    families = {_FAMILIES.get(name) for name in names}
-    return families.pop() if len(families) == 1 else None
-
-
-def is_uniform(operator: Operator) -> bool:
-    """Whether all its types are one, or primitives that are stored and read back alike, such as code and string."""
-    return len(operator.types) < 2 or (len(_system_types(operator)) == 1 and family(operator) is not None)
-
-
-def is_integer(operator: Operator) -> bool:
-    """Whether FHIRPath calls the number an Integer, not a Decimal."""
-    return _system_types(operator) == {"System.Integer"}
 
 
 class _Lowering:
@@ -168,7 +149,7 @@ class _Lowering:
         return self.pick(input_, index.value, node)
 
     def pick(self, input_: Operator, position: int, node: syntax.Node) -> Operator:
-        self.one_type(input_, "first()/last()/[]", node)
+        require_one_type(input_, "first()/last()/[]", node)
         return plan.Pick(node.start, node.end, input_.types, False, input_, position)
 
     # --- functions
@@ -190,10 +171,10 @@ class _Lowering:
 
     def criterion(self, node: syntax.Function, input_: Operator, level: int) -> Operator:
         argument = node.arguments[0]
-        self.one_type(input_, f"{node.name}()", node)
+        require_one_type(input_, f"{node.name}()", node)
         item = plan.Item(argument.start, argument.end, input_.types, False, level + 1)
         criterion = self.lower(argument, item, level + 1)
-        self.boolean(criterion, f"{node.name}()")
+        require_boolean(criterion, f"{node.name}()")
         return criterion
 
     def exists(self, node: syntax.Function, input_: Operator, level: int) -> Operator:
@@ -205,7 +186,7 @@ class _Lowering:
         return plan.Not(node.start, node.end, BOOLEAN, False, self.exists(node, input_, level))
 
     def not_(self, node: syntax.Function, input_: Operator, level: int) -> Operator:
-        self.boolean(input_, "not()")
+        require_boolean(input_, "not()")
         return plan.Not(node.start, node.end, BOOLEAN, False, input_)
 
     def all(self, node: syntax.Function, input_: Operator, level: int) -> Operator:
@@ -249,7 +230,7 @@ class _Lowering:
         if node.input is not None and not isinstance(self.lower(node.input, this, level), plan.Resource):
             raise NotExpressible("iif()", "with an input it is not in SQL yet", node.start, node.end)
         criterion, *branches = (self.lower(argument, this, level) for argument in node.arguments)
-        self.boolean(criterion, "iif()")
+        require_boolean(criterion, "iif()")
         then, otherwise = (*branches, plan.Nothing(node.end, node.end, (), False))[:2]
         if then.many or otherwise.many:
             raise NotExpressible(
@@ -310,108 +291,30 @@ class _Lowering:
 
     def sign(self, node: syntax.Sign, this: Operator, level: int) -> Operator:
         operand = self.lower(node.operand, this, level)
-        self.number(operand, node.operator, node)
+        require_number(operand, node.operator, node)
         if node.operator == "+" or not operand.types:
             return operand
         if isinstance(operand, plan.Constant):
             assert isinstance(operand.value, int | Decimal)
             return plan.Constant(node.start, node.end, operand.types, False, -operand.value)
         zero = plan.Constant(node.start, node.start, INTEGER, False, 0)
-        return plan.Arithmetic(node.start, node.end, _number_type(operand), False, "-", zero, operand)
+        return plan.Arithmetic(node.start, node.end, tuple(system_types(operand)), False, "-", zero, operand)
 
     def operation(self, node: syntax.Operation, this: Operator, level: int) -> Operator:
         operands = [self.lower(operand, this, level) for operand in node.operands]
         if node.operator == "|":
-            return self.union(node, operands)
+            return union(node, operands)
         if node.operator in ("and", "or", "xor"):
             for operand in operands:
-                self.boolean(operand, node.operator)
+                require_boolean(operand, node.operator)
             return plan.Logic(node.start, node.end, BOOLEAN, False, node.operator, tuple(operands))
         if len(operands) > MOST_FOLDED_OPERANDS:
             reason = f"more than {MOST_FOLDED_OPERANDS} terms are not in SQL"
             raise NotExpressible(node.operator, reason, node.start, node.end)
         result = operands[0]
         for operand in operands[1:]:
-            result = self.binary(node, result, operand)
+            result = binary(node, result, operand)
         return result
-
-    def binary(self, node: syntax.Operation, left: Operator, right: Operator) -> Operator:
-        operator = node.operator
-        if operator == "implies":
-            self.boolean(left, operator)
-            self.boolean(right, operator)
-            return plan.Logic(node.start, node.end, BOOLEAN, False, operator, (left, right))
-        if operator in ("=", "!=", "<", "<=", ">", ">="):
-            return self.compare(node, left, right)
-        if operator == "in":
-            return self.membership(node, left, right)
-        if operator == "contains":
-            return self.membership(node, right, left)
-        if operator in ("+", "-", "*", "/", "div", "mod"):
-            self.number(left, operator, node)
-            self.number(right, operator, node)
-            if not left.types or not right.types:
-                return plan.Nothing(node.start, node.end, ("System.Decimal",), False)
-            integer = operator == "div" or (operator != "/" and _both_integer(left, right))
-            kind = "System.Integer" if integer else "System.Decimal"
-            return plan.Arithmetic(node.start, node.end, (kind,), False, operator, left, right)
-        raise NotExpressible(operator, "this operator is not in SQL yet", node.start, node.end)
-
-    def compare(self, node: syntax.Operation, left: Operator, right: Operator) -> Operator:
-        if isinstance(left, plan.Nothing) or isinstance(right, plan.Nothing):
-            return plan.Nothing(node.start, node.end, BOOLEAN, False)
-        shared = self.shared_family(node, left, right)
-        if shared == "Boolean" and node.operator not in ("=", "!="):
-            raise NotExpressible(node.operator, "it orders truth values", node.start, node.end)
-        return plan.Compare(node.start, node.end, BOOLEAN, False, node.operator, left, right, shared)
-
-    def membership(self, node: syntax.Operation, item: Operator, collection: Operator) -> Operator:
-        if isinstance(item, plan.Nothing):
-            return plan.Nothing(node.start, node.end, BOOLEAN, False)
-        if isinstance(collection, plan.Nothing):
-            return plan.Membership(node.start, node.end, BOOLEAN, False, item, collection, "String")
-        shared = self.shared_family(node, item, collection)
-        if shared == "Date" or "System.Decimal" in _system_types(collection) | _system_types(item):
-            reason = f"membership of {shared} values is not in SQL yet"
-            raise NotExpressible(node.operator, reason, node.start, node.end)
-        return plan.Membership(node.start, node.end, BOOLEAN, False, item, collection, shared)
-
-    def shared_family(self, node: syntax.Operation, left: Operator, right: Operator) -> str:
-        shared = family(left)
-        if shared is None or shared != family(right):
-            kinds = " and ".join("/".join(sorted(set(side.types))) for side in (left, right))
-            raise NotExpressible(node.operator, f"{kinds} are not compared in SQL yet", node.start, node.end)
-        return shared
-
-    def union(self, node: syntax.Operation, operands: list[Operator]) -> Operator:
-        values: list[plan.Value] = []
-        kinds = {operand.types for operand in operands}
-        for operand in operands:
-            if isinstance(operand, plan.Constant):
-                values.append(operand.value)
-            elif isinstance(operand, plan.Constants):
-                values.extend(operand.values)
-        if len(kinds) != 1 or not all(isinstance(o, plan.Constant | plan.Constants) for o in operands):
-            raise NotExpressible(
-                "|", "only a union of literals of one type is in SQL yet", node.start, node.end
-            )
-        distinct = tuple(dict.fromkeys(values))
-        return plan.Constants(node.start, node.end, kinds.pop(), True, distinct)
-
-    # --- requirements
-
-    def boolean(self, operator: Operator, whose: str) -> None:
-        if operator.types and family(operator) != "Boolean":
-            reason = "a criterion that is not Boolean is not in SQL yet"
-            raise NotExpressible(whose, reason, operator.start, operator.end)
-
-    def number(self, operator: Operator, whose: str, node: syntax.Node) -> None:
-        if operator.types and family(operator) != "Number":
-            raise NotExpressible(whose, "only numbers are computed in SQL yet", node.start, node.end)
-
-    def one_type(self, operator: Operator, whose: str, node: syntax.Node) -> None:
-        if isinstance(operator, plan.Navigate) and not is_uniform(operator):
-            raise NotExpressible(whose, "its input is a choice of types", node.start, node.end)
 
 
 def _type_argument(node: syntax.Function) -> syntax.TypeSpecifier:
@@ -419,17 +322,3 @@ def _type_argument(node: syntax.Function) -> syntax.TypeSpecifier:
     assert isinstance(argument, syntax.Member), "the type check lets only type names through"
     namespace = argument.input.name if isinstance(argument.input, syntax.Member) else None
     return syntax.TypeSpecifier(argument.start, argument.end, namespace, argument.name)
-
-
-def _system_types(operator: Operator) -> set[str]:
-    return {
-        kind if kind.startswith("System.") else f"System.{SYSTEM_TYPES.get(kind)}" for kind in operator.types
-    }
-
-
-def _both_integer(left: Operator, right: Operator) -> bool:
-    return is_integer(left) and is_integer(right)
-
-
-def _number_type(operator: Operator) -> tuple[str, ...]:
-    return tuple(_system_types(operator))

@@ -183,7 +183,7 @@ def _compile_stages(
                 hint="use mode 'auto' or 'memory'",
             )
         in_memory = memory.compile_expression(typed)
-        return Compiled(result_type, root, template, None, in_memory, str(obstacle or "asked for"))
+        return Compiled(result_type, root, template, None, in_memory, str(obstacle or "as asked"))
 
 
 def _print(

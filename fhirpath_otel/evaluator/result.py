@@ -59,7 +59,7 @@ class Explanation:
     rows: int = 0
 
     def __str__(self) -> str:
-        mode = self.mode if self.reason is None else f"{self.mode}, because SQL cannot express {self.reason}"
+        mode = self.mode if self.reason is None else f"{self.mode} ({self.reason})"
         lines = [
             f"expression  {self.expression}",
             f"result      {self.result_type} for each {self.resource_type}, {self.rows} rows",
@@ -205,7 +205,8 @@ class Result:
         stages = [semconv.SQL]
         if evaluation.in_memory_active_ns is not None:
             # An error belongs to the last stage: to the engine, unless the database raised it.
-            stages.insert(error_type == EvaluationError.error_type, semconv.IN_MEMORY)
+            by_engine = error_type == EvaluationError.error_type
+            stages = [semconv.SQL, semconv.IN_MEMORY] if by_engine else [semconv.IN_MEMORY, semconv.SQL]
         evaluation.stages.extend((stage, self._started_ns, ended_ns) for stage in stages)
         self._recorder.finish(evaluation, error_type)
         self._rows.close()
