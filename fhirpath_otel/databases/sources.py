@@ -1,7 +1,8 @@
 """Files of FHIR resources: which ones to read, what they hold, and what is wrong with them.
 
 A file is judged by its content: gzip or not, one resource a line (NDJSON) or a JSON document (a Bundle, a single
-resource). Every resource comes with its text as it stands in the file.
+resource). Its name decides only where broken content leaves both open. Every resource comes with its text as it stands
+in the file.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from fhirpath_otel.errors import LoadError, UsageError
 BUFFER_BYTES = 1 << 20
 LOADABLE = re.compile(r"\.(ndjson|jsonl|json)(\.gz)?$", re.IGNORECASE)
 
+_LINES = re.compile(r"\.(ndjson|jsonl)(\.gz)?$", re.IGNORECASE)
 _UUID_URL = "urn:uuid:"
 _FIRST_LINE_BYTES = 8 << 20
 
@@ -174,7 +176,7 @@ class Reader:
         start = b"".join(head)
         if problem := file_problem(start.lstrip()[:BUFFER_BYTES]):
             self._reject(LoadError(problem, path))
-        elif _is_document(head):
+        elif _is_document(head, path):
             yield from self._documents(start, stream, path, 1)
         else:
             if not head[-1].endswith(b"\n"):
@@ -246,21 +248,40 @@ def _unpacked(file: io.BufferedReader[Any]) -> BinaryIO:
 
 
 def _first_lines(stream: BinaryIO) -> list[bytes]:
-    """The lines up to the second that is not blank, without a byte order mark: enough to tell what follows."""
+    """The lines up to the second that is not blank, or to the beginning of a very long one; no byte order mark."""
     lines: list[bytes] = []
     filled = 0
     while filled < 2 and (line := stream.readline(_FIRST_LINE_BYTES)):
         lines.append(line if lines else line.removeprefix(codecs.BOM_UTF8))
         filled += not lines[-1].isspace()
+        if not line.endswith(b"\n"):
+            break
     return lines
 
 
-def _is_document(head: list[bytes]) -> bool:
-    """Whether the file is one JSON text over many lines: an object that neither of the first lines completes."""
+def _is_document(head: list[bytes], path: str) -> bool:
+    """Whether the file is one JSON text over many lines, or over one that is too long to tell.
+
+    Such a text goes on from its first line to its second. Two lines that are broken alike do not, unless the first
+    breaks off at the beginning of a list: there a second object tells nothing, and the name has to.
+    """
     filled = [line for line in head if line and not line.isspace()]
     if not filled[0].lstrip().startswith(b"{") or any(map(_is_complete, filled)):
         return False
-    return len(filled) > 1 or len(filled[0]) == _FIRST_LINE_BYTES
+    if len(filled) == 1:
+        return len(filled[0]) == _FIRST_LINE_BYTES and not _LINES.search(path)
+    if filled[1].startswith(b"{") and _LINES.search(path):
+        return False
+    return filled[0].strip() == b"{" or _goes_on(b"".join(filled))
+
+
+def _goes_on(text: bytes) -> bool:
+    """Whether nothing is wrong with a JSON text but that it ends too early."""
+    try:
+        _decode_object(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return "truncated" in str(error)
+    return True
 
 
 def _is_complete(line: bytes) -> bool:

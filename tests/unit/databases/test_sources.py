@@ -215,6 +215,29 @@ class TestLines:
         assert found == [("Patient", "q", OTHER, 2)]
         assert [line for line, _ in rejected] == [1]
 
+    @pytest.mark.parametrize("name", ["in.ndjson", "in.JSONL", "in.json", "in"])
+    @pytest.mark.parametrize(
+        "broken",
+        [OTHER[:-1], OTHER[:-5], OTHER[:30], PATIENT[:40], b'{"resourceType"', b'{"resourceType":"P",'],
+    )
+    def test_broken_first_lines_do_not_make_a_document_of_the_file(self, tmp_path, name, broken):
+        found, rejected, _ = read(write(tmp_path, (broken + b"\n") * 2 + PATIENT + b"\n", name))
+        assert found == [("Patient", "p", PATIENT, 3)]
+        assert [line for line, _ in rejected] == [1, 2]
+
+    def test_first_lines_that_break_off_in_a_list_are_lines_by_the_name(self, tmp_path):
+        broken = b'{"resourceType":"Patient","name":[\n'
+        found, rejected, _ = read(write(tmp_path, broken * 2 + PATIENT + b"\n", "in.ndjson.gz"))
+        assert found == [("Patient", "p", PATIENT, 3)]
+        assert [line for line, _ in rejected] == [1, 2]
+
+    def test_a_long_broken_first_line_is_a_line_by_the_name(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sources, "_FIRST_LINE_BYTES", 1 << 10)
+        long = PATIENT[:-1] + b',"language":"' + b"x" * 5_000
+        found, rejected, _ = read(write(tmp_path, long + b"\n" + PATIENT + b"\n"))
+        assert found == [("Patient", "p", PATIENT, 2)]
+        assert [line for line, _ in rejected] == [1]
+
 
 class TestDocuments:
     def test_a_bundle_stands_for_the_resources_of_its_entries(self, tmp_path):
@@ -229,6 +252,17 @@ class TestDocuments:
 
     def test_the_name_of_the_file_does_not_matter(self, tmp_path):
         assert read(write(tmp_path, BUNDLE, "a.ndjson"))[0] == read(write(tmp_path, BUNDLE, "b.json"))[0]
+
+    @pytest.mark.parametrize(
+        "start",
+        [b'{"resourceType":"Bundle","entry":[\n', b'{"resourceType":"Bundle",\n"entry":[\n', b"{\n\n"],
+    )
+    def test_a_document_need_not_be_indented(self, tmp_path, start):
+        rest = b"" if b"entry" in start else b'"resourceType":"Bundle",\n"entry":[\n'
+        content = start + rest + b'{"resource":' + OTHER + b'},\n{"resource":\n' + PATIENT + b"}\n]}\n"
+        found, rejected, _ = read(write(tmp_path, content, "in.json"))
+        assert [id_ for _, id_, _, _ in found] == ["q", "p"]
+        assert rejected == []
 
     def test_a_bundle_in_an_entry_is_a_resource_of_its_own(self, tmp_path):
         inner = b'{"resourceType": "Bundle", "id": "i", "entry": [{"resource": ' + OTHER + b"}]}"
