@@ -4,7 +4,7 @@ A database file is attached to an in-memory DuckDB, because only ATTACH takes th
 
 - `TYPE duckdb`: otherwise it opens JSON and CSV files as tables, and fetches an extension for SQLite's.
 - `STORAGE_VERSION 'v1.5.0'`: zstd compression also where DuckDB 1.5 makes the file, and files that 1.5 and 2.0 both
-  read.
+  read. A file that was made by other means can be newer than that, and cannot be made older.
 - `ROW_GROUP_SIZE`: a sixth of the default. A load holds a row group of each type in memory and writes full ones
   at once (1.2 GB of claims: 0.6 GB of memory instead of 0.9, and a quarter less time), and a query has work for
   several threads from 20,000 resources on.
@@ -78,17 +78,29 @@ def open_database(path: str | os.PathLike[str], *, read_only: bool = False) -> d
     else:
         file = str(Path(path).resolve())
         mode = "READ_ONLY" if read_only else "READ_WRITE"
-        options = f"TYPE duckdb, {mode}, STORAGE_VERSION 'v1.5.0', ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
         connection = duckdb.connect(
             f"{MEMORY}{mode} {file}", config={**_CONFIG, "temp_directory": f"{file}.tmp"}
         )
         try:
-            connection.execute(f"ATTACH IF NOT EXISTS {_literal(file)} AS {CATALOG} ({options})")
+            _attach(connection, file, mode)
         except duckdb.Error as error:
             connection.close()
             raise database_error(error, path) from None
     connection.execute(f"USE {CATALOG}")
     return connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, file: str, mode: str) -> None:
+    import duckdb
+
+    statement = f"ATTACH IF NOT EXISTS {_literal(file)} AS {CATALOG}"
+    options = f"TYPE duckdb, {mode}, ROW_GROUP_SIZE {ROW_GROUP_SIZE}"
+    try:
+        connection.execute(f"{statement} ({options}, STORAGE_VERSION 'v1.5.0')")
+    except duckdb.InvalidInputException as error:
+        if "storage version" not in str(error):
+            raise
+        connection.execute(f"{statement} ({options})")
 
 
 def cursor(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
@@ -155,7 +167,7 @@ def database_error(error: Exception, path: str | os.PathLike[str]) -> DatabaseEr
             pid = match.groupdict().get("pid") or ""
             told = sentence.format(pid=pid, version=duckdb.__version__).replace(" ;", ";")
             return DatabaseError(f"{os.fspath(path)} {told}")
-    return DatabaseError(f"{os.fspath(path)}: {text.splitlines()[0] if text else type(error).__name__}")
+    return DatabaseError(_unknown(error, path))
 
 
 def statement_error(error: duckdb.Error, path: str | os.PathLike[str]) -> DatabaseError:
@@ -170,7 +182,11 @@ def statement_error(error: duckdb.Error, path: str | os.PathLike[str]) -> Databa
             if re.search(pattern, str(error), re.DOTALL):
                 told = sentence.format(pid="", version=duckdb.__version__)
                 return DatabaseError(f"{os.fspath(path)} {told}")
-    return DatabaseError(f"{os.fspath(path)}: DuckDB failed with {type(error).__name__}")
+    return DatabaseError(_unknown(error, path))
+
+
+def _unknown(error: Exception, path: str | os.PathLike[str]) -> str:
+    return f"{os.fspath(path)}: DuckDB failed with {type(error).__name__}"
 
 
 def _literal(text: str) -> str:

@@ -528,6 +528,31 @@ class TestOpening:
         with pytest.raises(DatabaseError, match="is not a DuckDB database"):
             open_database(path)
 
+    def test_a_file_that_duckdb_made_by_itself_opens(self, tmp_path):
+        path = tmp_path / "{plain}.duckdb"
+        duckdb.connect(path).close()
+        connection = open_database(path)
+        load(connection, [write(tmp_path, CHALMERS)])
+        again = open_database(path)
+        assert stored(again) == [("p1", CHALMERS)]
+        connection.close()
+        again.close()
+        reading = open_database(path, read_only=True)
+        assert stored(reading) == [("p1", CHALMERS)]
+        reading.close()
+
+    def test_a_file_that_was_compacted_opens(self, tmp_path):
+        connection = open_database(tmp_path / "first.duckdb")
+        load(connection, [write(tmp_path, CHALMERS)])
+        connection.close()
+        with duckdb.connect(tmp_path / "small.duckdb") as copying:
+            copying.execute(f"ATTACH '{tmp_path / 'first.duckdb'}' AS first")
+            copying.execute("COPY FROM DATABASE first TO small")
+        compacted = open_database(tmp_path / "small.duckdb")
+        load(compacted, [write(tmp_path, LEVIN)])
+        assert stored(compacted) == [("p1", CHALMERS), ("p2", LEVIN)]
+        compacted.close()
+
     def test_a_missing_folder_is_told(self, tmp_path):
         path = tmp_path / "no" / "x.duckdb"
         with pytest.raises(DatabaseError, match="cannot be made: its folder does not exist"):
