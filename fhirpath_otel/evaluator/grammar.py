@@ -17,6 +17,7 @@ from fhirpath_otel.errors import ExpressionSyntaxError
 from fhirpath_otel.evaluator.lexer import CALENDAR_UNITS, END, RESERVED, temporal_type, tokenize, unquote
 from fhirpath_otel.evaluator.mistakes import OUTERMOST, explain
 from fhirpath_otel.evaluator.syntax import (
+    OPERATOR_LEVELS,
     BooleanLiteral,
     EmptyLiteral,
     ExternalConstant,
@@ -36,22 +37,9 @@ from fhirpath_otel.evaluator.syntax import (
 )
 from fhirpath_otel.settings import PREFIX
 
-# The operators, those that bind least first. A sign binds more tightly than all, and less than names, calls, indexers.
-_LEVELS = (
-    ("implies",),
-    ("or", "xor"),
-    ("and",),
-    ("in", "contains"),
-    ("=", "~", "!=", "!~"),
-    ("<=", "<", ">", ">="),
-    ("|",),
-    ("is", "as"),
-    ("+", "-", "&"),
-    ("*", "/", "div", "mod"),
-)
-_TYPE = 1 + _LEVELS.index(("is", "as"))
-_SIGN = 1 + len(_LEVELS)
-_POWERS = {operator: power for power, level in enumerate(_LEVELS, 1) for operator in level}
+_TYPE = 1 + OPERATOR_LEVELS.index(("is", "as"))
+_SIGN = 1 + len(OPERATOR_LEVELS)
+_POWERS = {operator: power for power, level in enumerate(OPERATOR_LEVELS, 1) for operator in level}
 _STEPS = frozenset((".", "["))
 _LETTERS = frozenset(ascii_letters + "_")
 _NAME_START = _LETTERS | {"`"}

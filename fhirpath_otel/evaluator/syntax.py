@@ -17,6 +17,20 @@ from msgspec import Struct
 
 _INTEGER_DIGITS = 10
 
+# The operators, those that bind least first. A sign binds more tightly than all, and less than names, calls, indexers.
+OPERATOR_LEVELS = (
+    ("implies",),
+    ("or", "xor"),
+    ("and",),
+    ("in", "contains"),
+    ("=", "~", "!=", "!~"),
+    ("<=", "<", ">", ">="),
+    ("|",),
+    ("is", "as"),
+    ("+", "-", "&"),
+    ("*", "/", "div", "mod"),
+)
+
 
 class Node(Struct, frozen=True, eq=False):
     start: int

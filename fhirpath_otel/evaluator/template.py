@@ -12,6 +12,7 @@ from functools import cache
 from fhirpath_otel.evaluator.functions import FUNCTIONS
 from fhirpath_otel.evaluator.model import SYSTEM_TYPES, Model
 from fhirpath_otel.evaluator.syntax import (
+    OPERATOR_LEVELS,
     ExternalConstant,
     Function,
     Indexer,
@@ -27,25 +28,7 @@ from fhirpath_otel.telemetry.redaction import Template, template_from
 ENVIRONMENT = frozenset({"context", "loinc", "resource", "rootResource", "sct", "ucum"})
 """The environment variables that FHIRPath and FHIR define; others are a user's own."""
 
-# How tightly operators bind, from the grammar (https://hl7.org/fhirpath/N1/grammar.html).
-_BINDING = {
-    operator: level
-    for level, operators in enumerate(
-        (
-            ("implies",),
-            ("or", "xor"),
-            ("and",),
-            ("in", "contains"),
-            ("=", "~", "!=", "!~"),
-            ("<=", "<", ">", ">="),
-            ("|",),
-            ("is", "as"),
-            ("+", "-", "&"),
-            ("*", "/", "div", "mod"),
-        )
-    )
-    for operator in operators
-}
+_BINDING = {operator: level for level, operators in enumerate(OPERATOR_LEVELS) for operator in operators}
 _SIGN = len(_BINDING)
 _TERM = _SIGN + 1
 
