@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from fhirpathpy.engine.invocations.misc import to_quantity
 from fhirpathpy.engine.nodes import FP_Quantity, ResourceNode
 
-from fhirpath_otel.evaluator.memory import temporals
+from fhirpath_otel.evaluator.memory import quantities, temporals
 from fhirpath_otel.evaluator.memory.values import is_number, plain, typed
 from fhirpath_otel.evaluator.model import Model
 
@@ -45,6 +46,8 @@ def invocations(model: Model) -> dict[str, dict[str, Any]]:
         "toString": {"fn": _to_string},
         "toBoolean": {"fn": _to_boolean},
         "convertsToBoolean": {"fn": _converts(_to_boolean)},
+        "toQuantity": {"fn": _to_quantity, "arity": {0: [], 1: ["String"]}},
+        "convertsToQuantity": {"fn": _converts(_to_quantity), "arity": {0: [], 1: ["String"]}},
         "round": {"fn": _round, "arity": {0: [], 1: ["Number"]}},
         "abs": {"fn": _abs},
         **{
@@ -122,6 +125,15 @@ def _to_boolean(_context: Context, values: Items) -> bool | None:
     return True if word in _TRUE else False if word in _FALSE else None
 
 
+def _to_quantity(context: Context, values: Items, unit: Any = None) -> FP_Quantity | None:
+    found = to_quantity(context, values)
+    if unit == [] or not isinstance(found, FP_Quantity):
+        return None
+    if unit is None:
+        return found
+    return quantities.converted(found, unit if unit in FP_Quantity.timeUnitsToUCUM else f"'{unit}'")
+
+
 def _to_temporal(kind: str) -> Callable[[Context, Items], Any]:
     def convert(_context: Context, values: Items) -> Any:
         value = values[0] if values else None
@@ -134,8 +146,10 @@ def _to_temporal(kind: str) -> Callable[[Context, Items], Any]:
     return convert
 
 
-def _converts(convert: Callable[[Context, Items], Any]) -> Callable[[Context, Items], bool | None]:
-    return lambda context, items: convert(context, items) is not None if items else None
+def _converts(convert: Callable[..., Any]) -> Callable[..., bool | None]:
+    return lambda context, items, *arguments: (
+        convert(context, items, *arguments) is not None if items else None
+    )
 
 
 def _round(_context: Context, items: Items, places: Any = 0) -> Decimal | None:

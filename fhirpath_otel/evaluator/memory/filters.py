@@ -8,7 +8,7 @@ from typing import Any
 from fhirpathpy.engine.nodes import ResourceNode
 
 from fhirpath_otel.evaluator.memory.paths import beside
-from fhirpath_otel.evaluator.memory.values import distinct, plain
+from fhirpath_otel.evaluator.memory.values import distinct, plain, same
 
 Items = list[Any]
 Context = dict[str, Any]
@@ -28,6 +28,13 @@ def invocations() -> dict[str, dict[str, Any]]:
         "isDistinct": {"fn": lambda _context, items: len(distinct(items)) == len(items)},
         "union": {
             "fn": lambda _context, items, others: distinct([*items, *others]),
+            "arity": {1: ["AnyAtRoot"]},
+        },
+        "intersect": {"fn": _intersect, "arity": {1: ["AnyAtRoot"]}},
+        "exclude": {"fn": _exclude, "arity": {1: ["AnyAtRoot"]}},
+        "subsetOf": {"fn": _subset_of, "arity": {1: ["AnyAtRoot"]}},
+        "supersetOf": {
+            "fn": lambda context, items, others: _subset_of(context, others, items),
             "arity": {1: ["AnyAtRoot"]},
         },
         "single": {"fn": lambda _context, items: items},
@@ -68,6 +75,22 @@ def _iif(
     if _truth(criterion(items)):
         return then(items)
     return otherwise(items) if otherwise else []
+
+
+def _has(collection: Items, item: Any) -> bool:
+    return any(same(item, one) for one in collection)
+
+
+def _intersect(_context: Context, items: Items, others: Items) -> Items:
+    return distinct(item for item in items if _has(others, item))
+
+
+def _exclude(_context: Context, items: Items, others: Items) -> Items:
+    return [item for item in items if not _has(others, item)]
+
+
+def _subset_of(_context: Context, items: Items, others: Items) -> bool:
+    return all(_has(others, item) for item in items)
 
 
 def _extension(_context: Context, items: Items, url: Any) -> Items:

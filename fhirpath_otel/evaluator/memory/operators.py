@@ -9,18 +9,16 @@ from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from fhirpathpy.engine.invocations.equality import equivalence
 from fhirpathpy.engine.nodes import FP_Quantity
 
+from fhirpath_otel.evaluator.memory.quantities import ONE, STEP, converted, finer_unit
 from fhirpath_otel.evaluator.memory.temporals import is_temporal, shifted
-from fhirpath_otel.evaluator.memory.values import is_number, order_of, same, typed
+from fhirpath_otel.evaluator.memory.values import equivalent, is_number, order_of, same, same_items, typed
 
 Items = list[Any]
 Context = dict[str, Any]
 
 _LEAST_INTEGER, _GREATEST_INTEGER = -(2**31), 2**31 - 1
-_STEP = Decimal("1e-8")  # the specification's step size of decimals
-_ONE = "'1'"  # the unit of a number
 
 
 def invocations() -> dict[str, dict[str, Any]]:
@@ -29,7 +27,7 @@ def invocations() -> dict[str, dict[str, Any]]:
         "=": _equal,
         "!=": lambda context, left, right: _not(_equal(context, left, right)),
         "~": _equivalent,
-        "!~": lambda context, left, right: not _equivalent(context, left, right),
+        "!~": lambda context, left, right: _not(_equivalent(context, left, right)),
         "<": _ordered(lambda order: order < 0),
         "<=": _ordered(lambda order: order <= 0),
         ">": _ordered(lambda order: order > 0),
@@ -55,17 +53,11 @@ def _equal(_context: Context, left: Items, right: Items) -> bool | None:
     return False if False in known else None if None in known else True
 
 
-def _equivalent(context: Context, left: Items, right: Items) -> bool:
+def _equivalent(_context: Context, left: Items, right: Items) -> bool | None:
     """https://hl7.org/fhirpath/N1/#equivalent: in any order."""
-    if len(left) != len(right):
-        return False
-    others = list(right)
-    for item in left:
-        found = next((other for other in others if equivalence(context, [item], [other])), None)
-        if found is None:
-            return False
-        others.remove(found)
-    return True
+    if len(left) == len(right) == 1:
+        return equivalent(left[0], right[0])
+    return len(left) == len(right) and same_items(left, right, equivalent)
 
 
 def _ordered(holds: Callable[[int], bool]) -> Callable[[Context, Items, Items], bool | None]:
@@ -119,7 +111,7 @@ def negated(value: Any) -> Any:
 
 def _quotient(one: Any, other: Any) -> Decimal | None:
     """Rounded half away from zero."""
-    return None if other == 0 else (Decimal(one) / Decimal(other)).quantize(_STEP, ROUND_HALF_UP)
+    return None if other == 0 else (Decimal(one) / Decimal(other)).quantize(STEP, ROUND_HALF_UP)
 
 
 def _whole_quotient(one: Any, other: Any) -> int | None:
@@ -149,22 +141,24 @@ def _as_quantity(value: Any) -> FP_Quantity:
         return value
     if not is_number(value):
         raise TypeError("neither a number nor a quantity")
-    return FP_Quantity(value, _ONE)
+    return FP_Quantity(value, ONE)
 
 
 def _of_quantities(
     symbol: str, one: FP_Quantity, other: FP_Quantity, compute: Callable[[Any, Any], Any]
 ) -> FP_Quantity | None:
-    """Sums of what fhirpathpy can convert; products and quotients where no new unit comes about."""
+    """Sums of units that measure the same; products and quotients where no new unit comes about."""
     if symbol in {"+", "-"}:
-        if one.unit != other.unit:
-            other = FP_Quantity.conv_unit_to(other.unit, other.value, one.unit)
-        unit = one.unit
-    elif symbol == "*" and _ONE in {one.unit, other.unit}:
-        unit = other.unit if one.unit == _ONE else one.unit
-    elif symbol == "/" and other.unit in {_ONE, one.unit}:
-        unit = one.unit if other.unit == _ONE else _ONE
+        unit = finer_unit(one, other)
+        both = converted(one, unit), converted(other, unit)
+        if both[0] is None or both[1] is None:
+            return None
+        one, other = both
+    elif symbol == "*" and ONE in {one.unit, other.unit}:
+        unit = other.unit if one.unit == ONE else one.unit
+    elif symbol == "/" and other.unit in {ONE, one.unit}:
+        unit = one.unit if other.unit == ONE else ONE
     else:
         raise TypeError("the unit of the result is not known")
-    value = None if other is None else representable(compute(Decimal(one.value), Decimal(other.value)))
+    value = representable(compute(Decimal(one.value), Decimal(other.value)))
     return None if value is None else FP_Quantity(value, unit)

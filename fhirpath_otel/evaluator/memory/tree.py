@@ -39,12 +39,10 @@ _SINGLETONS = frozenset(("<", "<=", ">", ">=", "+", "-", "*", "/", "div", "mod",
 _NAMES = {"in": "inOp", "contains": "containsOp", "is": "isOp", "as": "asOp"}
 
 # These work on values, and would take a node of a resource for none.
-_OF_VALUES = frozenset(
-    (
-        *(name for name in FUNCTIONS if name.startswith(("to", "convertsTo")) and name != "toChars"),
-        *("sum", "avg", "min", "max", "encode", "decode"),
-    )
-)
+_VALUES: dict[str, Callable[[Any], Any]] = {
+    **{name: typed for name in FUNCTIONS if name.startswith(("to", "convertsTo")) and name != "toChars"},
+    **dict.fromkeys(("sum", "avg", "min", "max", "encode", "decode"), plain),
+}
 
 
 def compiled(typed: TypedExpression, model: Model, functions: Collection[str]) -> Evaluate:
@@ -156,7 +154,7 @@ class _Compiler:
     def function(self, node: syntax.Function) -> Evaluate:
         if node.name == "sort":
             return self.sort(node)
-        name, spec = node.name, FUNCTIONS[node.name]
+        name, spec, value_of = node.name, FUNCTIONS[node.name], _VALUES.get(node.name)
         evaluate = self.input(node)
         parameters = [self.argument(node, position) for position in range(len(node.arguments))]
 
@@ -165,8 +163,8 @@ class _Compiler:
             if (spec.singleton or name == "iif") and len(items) > 1:
                 place = node if node.input is None else node.input
                 raise SeveralItems(place.start, place.end)
-            if name in _OF_VALUES:
-                items = [plain(item) for item in items]
+            if value_of is not None:
+                items = [value_of(item) for item in items]
             outer = {key: context.get(key) for key in ("$this", "$index", "$total")}
             context["$this"] = this
             try:

@@ -6,13 +6,13 @@ fhirpathpy compares dates of two elements as text, only the first items of colle
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 from fhirpathpy.engine.nodes import FP_Quantity, ResourceNode
 
-from fhirpath_otel.evaluator.memory import temporals
+from fhirpath_otel.evaluator.memory import quantities, temporals
 from fhirpath_otel.evaluator.memory.temporals import is_temporal, temporal
 from fhirpath_otel.evaluator.model import SYSTEM_TYPES
 
@@ -68,38 +68,72 @@ def is_number(value: Any) -> bool:
 
 def same(left: Any, right: Any) -> bool | None:
     """`=` of two items; None where it is not known: dates of different precision, a primitive without a value."""
-    one, other = typed(left), typed(right)
+    one, other = _alike(typed(left), typed(right))
     if one is None or other is None:
         return None
     if is_temporal(one) or is_temporal(other):
         return temporals.same(one, other)
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
-        return _same_quantities(one, other)
+        return quantities.same(one, other)
     if is_number(one) or is_number(other):
         return is_number(one) and is_number(other) and one == other
     return bool(one == other)
 
 
-def _same_quantities(one: FP_Quantity, other: FP_Quantity) -> bool | None:
-    """A calendar year or month is no fixed number of days, as UCUM's are: nobody knows whether they are equal."""
-    units = {one.unit, other.unit}
-    if units & {"'a'", "'mo'"} and units & {"year", "years", "month", "months"}:
-        return None
-    calendar = other.unit in FP_Quantity.mapUCUMCodeToTimeUnits.values()
-    return bool(one.deep_equal(other)) if calendar else bool(one == other)
+def _alike(one: Any, other: Any) -> tuple[Any, Any]:
+    """Both as quantities where one is: the implicit conversion of numbers."""
+    if isinstance(one, FP_Quantity) and is_number(other):
+        return one, FP_Quantity(other, quantities.ONE)
+    if is_number(one) and isinstance(other, FP_Quantity):
+        return FP_Quantity(one, quantities.ONE), other
+    return one, other
+
+
+def equivalent(left: Any, right: Any) -> bool | None:
+    """`~` of two items; None where units cannot be compared (https://hl7.org/fhirpath/N1/#equivalent)."""
+    one, other = _alike(typed(left), typed(right))
+    if is_temporal(one) or is_temporal(other):
+        return temporals.same(one, other) is True
+    if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
+        return quantities.equivalent(one, other)
+    if is_number(one) and is_number(other):
+        return quantities.equivalent_numbers(one, other)
+    return _equivalent_values(plain(one), plain(other))
+
+
+def _equivalent_values(one: Any, other: Any) -> bool:
+    """Of strings, truth values and what complex values are made of; lists in any order."""
+    if isinstance(one, str) and isinstance(other, str):
+        return one.casefold().split() == other.casefold().split()
+    if is_number(one) and is_number(other):
+        return quantities.equivalent_numbers(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equivalent_values(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return same_items(one, other, _equivalent_values)
+    return type(one) is type(other) and bool(one == other)
+
+
+def same_items(left: Iterable[Any], right: Iterable[Any], equal: Callable[[Any, Any], bool | None]) -> bool:
+    """Whether each item has its own counterpart, in any order."""
+    others = list(right)
+    for item in left:
+        position = next((at for at, other in enumerate(others) if equal(item, other)), None)
+        if position is None:
+            return False
+        del others[position]
+    return not others
 
 
 def order_of(left: Any, right: Any) -> int | None:
     """-1, 0 or 1 as `left` comes before `right`; None where it is not known. Raises TypeError without an order."""
-    one, other = typed(left), typed(right)
+    one, other = _alike(typed(left), typed(right))
     if one is None or other is None:
         return None
     if is_temporal(one) or is_temporal(other):
         return temporals.order(one, other)
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
-        if one.unit != other.unit:
-            one = FP_Quantity.conv_unit_to(one.unit, one.value, other.unit)
-        return None if one is None else _sign(one.value, other.value)
+        return quantities.order(one, other)
     if is_number(one) and is_number(other):
         return _sign(one, other)
     if isinstance(one, str) and isinstance(other, str):
@@ -121,7 +155,7 @@ def distinct(items: Iterable[Any]) -> list[Any]:
 
 def _key(item: Any) -> tuple[str, Any]:
     """Equal for items that are equal."""
-    value = plain(item)
+    value = typed(item) if isinstance(plain(item), dict) else plain(item)
     if isinstance(value, bool):
         return "boolean", value
     if is_number(value):
@@ -131,5 +165,5 @@ def _key(item: Any) -> tuple[str, Any]:
     if is_temporal(value):
         return "string", value.asStr
     if isinstance(value, FP_Quantity):
-        return "quantity", (value.value, value.unit)
+        return "quantity", quantities.in_base(value)
     return "complex", json.dumps(value, sort_keys=True, default=lambda number: str(number.normalize()))
