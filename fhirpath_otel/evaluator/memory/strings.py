@@ -25,12 +25,16 @@ def invocations() -> dict[str, dict[str, Any]]:
         "replace": (2, str.replace),
         "replaceMatches": (2, _replace_matches),
         "matchesFull": (1, lambda text, pattern: re.fullmatch(pattern, text, re.DOTALL) is not None),
+        "split": (1, str.split),
         "escape": (1, _escape),
         "unescape": (1, _unescape),
     }
     return {
-        name: {"fn": _on_string(function), "arity": {arguments: ["String"] * arguments}}
-        for name, (arguments, function) in functions.items()
+        "join": {"fn": _join, "arity": {0: [], 1: ["String"]}},
+        **{
+            name: {"fn": _on_string(function), "arity": {arguments: ["String"] * arguments}}
+            for name, (arguments, function) in functions.items()
+        },
     }
 
 
@@ -46,6 +50,10 @@ def _on_string(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(text, *arguments)
 
     return call
+
+
+def _join(_context: Any, items: list[Any], separator: Any = "") -> str | None:
+    return separator.join(plain(item) for item in items) if items and separator != [] else None
 
 
 def _replace_matches(text: str, pattern: str, substitution: str) -> str:

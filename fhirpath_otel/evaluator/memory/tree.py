@@ -23,7 +23,7 @@ from fhirpath_otel.evaluator.functions import FUNCTIONS, Evaluated
 from fhirpath_otel.evaluator.memory.operators import is_in, negated
 from fhirpath_otel.evaluator.memory.paths import as_node, children_named
 from fhirpath_otel.evaluator.memory.temporals import temporal
-from fhirpath_otel.evaluator.memory.values import distinct, order_of, plain, typed
+from fhirpath_otel.evaluator.memory.values import distinct, order_of, plain, typed, with_value
 from fhirpath_otel.evaluator.model import Model
 from fhirpath_otel.evaluator.plan import SeveralItems
 from fhirpath_otel.evaluator.typecheck import TypedExpression
@@ -103,7 +103,8 @@ class _Compiler:
 
         def truth(context: Context, this: Items) -> Items:
             return [
-                value if isinstance(value := plain(item), bool) else True for item in evaluate(context, this)
+                value if isinstance(value := plain(item), bool) else True
+                for item in with_value(evaluate(context, this))
             ]
 
         return truth
@@ -125,7 +126,7 @@ class _Compiler:
         return self.compile(node.input) if node.input else lambda _context, this: this
 
     def indexer(self, node: syntax.Indexer) -> Evaluate:
-        evaluate, index = self.compile(node.input), self.single(node.index)
+        evaluate, index = self.compile(node.input), _with_value(self.single(node.index))
 
         def item_at(context: Context, this: Items) -> Items:
             items, position = evaluate(context, this), index(context, this)
@@ -157,12 +158,15 @@ class _Compiler:
         name, spec, value_of = node.name, FUNCTIONS[node.name], _VALUES.get(node.name)
         evaluate = self.input(node)
         parameters = [self.argument(node, position) for position in range(len(node.arguments))]
+        on_values = spec.accepts is not None or value_of is not None or name in {"not", "getValue"}
 
         def call(context: Context, this: Items) -> Items:
             items = evaluate(context, this)
             if (spec.singleton or name == "iif") and len(items) > 1:
                 place = node if node.input is None else node.input
                 raise SeveralItems(place.start, place.end)
+            if on_values:
+                items = with_value(items)
             if value_of is not None:
                 items = [value_of(item) for item in items]
             outer = {key: context.get(key) for key in ("$this", "$index", "$total")}
@@ -175,12 +179,13 @@ class _Compiler:
         return call
 
     def argument(self, node: syntax.Function, position: int) -> dict[str, Any]:
-        argument, evaluated = node.arguments[position], FUNCTIONS[node.name].argument(position).evaluated
-        if evaluated is Evaluated.TYPE:
+        argument, expected = node.arguments[position], FUNCTIONS[node.name].argument(position)
+        if expected.evaluated is Evaluated.TYPE:
             return _parameter(None, _type_name(argument))
-        return _parameter(
-            self.boolean(argument) if evaluated is Evaluated.CRITERION else self.compile(argument)
-        )
+        if expected.evaluated is Evaluated.CRITERION:
+            return _parameter(self.boolean(argument))
+        evaluate = self.compile(argument)
+        return _parameter(evaluate if expected.accepts is None else _with_value(evaluate))
 
     def sort(self, node: syntax.Function) -> Evaluate:
         """By each key in turn, after a minus from the greatest; what has no key comes first in either case."""
@@ -193,7 +198,7 @@ class _Compiler:
         def sorted_items(context: Context, this: Items) -> Items:
             items = evaluate(context, this)
             for key, descending in keys:
-                keyed = [(key(context, [item]), item) for item in items]
+                keyed = [(with_value(key(context, [item])), item) for item in items]
                 without = [item for found, item in keyed if not found]
                 keyed = [(found, item) for found, item in keyed if found]
                 keyed.sort(key=lambda pair: _BY_ORDER(pair[0][0]), reverse=descending)
@@ -244,6 +249,8 @@ class _Compiler:
     def operand(self, operator: str, operand: syntax.Node, *, last: bool) -> Evaluate:
         if operator in _LOGIC:
             return self.boolean(operand)
+        if operator == "&":
+            return _with_value(self.single(operand))
         item_of_membership = operator == ("contains" if last else "in")
         return (
             self.single(operand) if item_of_membership or operator in _SINGLETONS else self.compile(operand)
@@ -259,12 +266,16 @@ class _Compiler:
         evaluate, negative = self.single(node.operand), node.operator == "-"
 
         def signed(context: Context, this: Items) -> Items:
-            values = [plain(item) for item in evaluate(context, this)]
+            values = [plain(item) for item in with_value(evaluate(context, this))]
             return (
                 values if not negative else [one for value in values if (one := negated(value)) is not None]
             )
 
         return signed
+
+
+def _with_value(evaluate: Evaluate) -> Evaluate:
+    return lambda context, this: with_value(evaluate(context, this))
 
 
 def _literal(node: syntax.Node) -> Iterator[Any]:

@@ -31,16 +31,24 @@ def plain(item: Any) -> Any:
     return item.data if isinstance(item, ResourceNode) else item
 
 
+def with_value(items: Iterable[Any]) -> list[Any]:
+    """The items without the primitives that have extensions only."""
+    return [item for item in items if plain(item) is not None]
+
+
 def typed(item: Any) -> Any:
-    """The value of an item, with FHIR's dates, times and quantities as fhirpathpy has those of literals."""
+    """The value of an item, with FHIR's dates, times and quantities as fhirpathpy has those of literals.
+
+    None for a primitive that has extensions only, and for a quantity without a number.
+    """
     if not isinstance(item, ResourceNode):
         return item
     data = item.data
     if isinstance(data, str):
         system = SYSTEM_TYPES.get(item.path or "")
         return temporal(data, system) if system in {"Date", "DateTime", "Time"} else data
-    if item.path in _QUANTITIES and isinstance(data, dict) and data.get("value") is not None:
-        return quantity(data)
+    if item.path in _QUANTITIES and isinstance(data, dict):
+        return None if data.get("value") is None else quantity(data)
     return data
 
 
