@@ -20,8 +20,9 @@ import contextvars
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -65,6 +66,18 @@ _ERRORS = (
 )
 
 
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Raises KeyboardInterrupt for Ctrl-C during a short statement in the main thread, where DuckDB hides it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from None
+
+
+@interrupts()
 def open_database(path: str | os.PathLike[str], *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """A connection to the DuckDB file at a path, made where it does not exist, or to memory (`:memory:`).
 
@@ -103,6 +116,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, file: str, mode: str) -> None
         connection.execute(f"{statement} ({options})")
 
 
+@interrupts()
 def cursor(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """A connection of its own to the same database, for another thread or transaction. Closing the first closes it."""
     import duckdb

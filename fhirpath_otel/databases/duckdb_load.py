@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from fhirpath_otel.databases.duckdb_connection import CATALOG, MEMORY, cursor, database_error
+from fhirpath_otel.databases.duckdb_connection import CATALOG, MEMORY, cursor, database_error, interrupts
 from fhirpath_otel.databases.duckdb_store import Store, bounded_memory
 from fhirpath_otel.databases.duckdb_tables import (
     ConflictError,
@@ -87,6 +87,7 @@ class LoadReport:
         return sum(counts.loaded + counts.replaced + counts.unchanged for counts in self.types.values())
 
 
+@interrupts()
 def load(
     connection: Connection,
     paths: Iterable[str | os.PathLike[str]],

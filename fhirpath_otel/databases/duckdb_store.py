@@ -157,9 +157,9 @@ def bounded_memory(connection: Connection, *, limited: bool) -> Iterator[None]:
     wanted = {"write_buffer_row_group_count": "1"}
     if limited and _bytes(before["memory_limit"]) > _bytes(MEMORY_LIMIT):
         wanted["memory_limit"] = MEMORY_LIMIT
-    for name in wanted.keys() & before.keys():
-        connection.execute(f"SET GLOBAL {name} = '{wanted[name]}'")
     try:
+        for name in wanted.keys() & before.keys():
+            connection.execute(f"SET GLOBAL {name} = '{wanted[name]}'")
         yield
     finally:
         # Where a broken database takes no statement, its error is the one to tell.
