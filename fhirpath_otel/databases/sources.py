@@ -107,9 +107,13 @@ def discover(paths: Iterable[str | os.PathLike[str]]) -> Inputs:
 
 
 def _matches(given: str | os.PathLike[str]) -> list[Path]:
+    if not os.fspath(given):
+        raise UsageError("an empty path; name a file or a folder (. is the current one)")
     path = Path(given)
     if path.is_file() or path.is_dir():
         return [path]
+    if "://" in os.fspath(given):
+        raise UsageError(f"{given}: only files of this machine can be loaded; download it first")
     if path.exists():
         raise UsageError(f"{path}: neither a file nor a folder; a load reads its input twice")
     if not glob.has_magic(str(path)):

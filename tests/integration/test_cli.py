@@ -134,6 +134,10 @@ def test_a_missing_path_is_wrong_usage(run, tmp_path):
     assert failed(run("load", tmp_path / "a.duckdb", tmp_path / "nope.ndjson"), 2, "nope.ndjson")
 
 
+def test_an_empty_path_is_wrong_usage_and_not_the_current_folder(run, people, tmp_path):
+    assert failed(run("load", tmp_path / "a.duckdb", "", cwd=people), 2, "empty path")
+
+
 def test_skip_loads_the_rest_and_lists_what_it_left_out(run, tmp_path):
     (tmp_path / "some.ndjson").write_text(PATIENT + '{"resourceType":\n', encoding="utf-8")
 

@@ -97,6 +97,11 @@ class TestDiscover:
             (["*.nothing"], "*.nothing: no file or folder matches"),
             (["empty"], "empty: no .ndjson, .jsonl or .json file in this folder"),
             ([], "nothing to load: name a file or a folder"),
+            ([""], "an empty path; name a file or a folder (. is the current one)"),
+            (
+                ["s3://b/k.ndjson"],
+                "s3://b/k.ndjson: only files of this machine can be loaded; download it first",
+            ),
             ([os.devnull], f"{os.devnull}: neither a file nor a folder; a load reads its input twice"),
         ],
     )
