@@ -6,6 +6,7 @@ expression) and an exit code: 1 failure, 2 wrong usage, 130 Ctrl-C, 141 nobody r
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -26,6 +27,7 @@ MOST_COLUMNS = 100
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with these arguments (the process's by default); gives the exit code."""
     _log_one_line_each()
+    _print_everything()
     try:
         result = cli.main(arguments, prog_name="fhirpath-otel", standalone_mode=False)
         sys.stdout.flush()
@@ -71,6 +73,12 @@ def _usage(error: click.ClickException) -> str:
     if context is None:
         return message
     return f"{message}{'' if message.endswith(('.', '?')) else '.'} Try: {context.command_path} --help"
+
+
+def _print_everything() -> None:
+    """Escape what standard output's encoding (ASCII, say) does not have, as standard error does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -14,16 +14,22 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: rich itself would exit with 1, as if something had failed."""
+        raise  # noqa: PLE0704, the BrokenPipeError that rich has just caught
+
+
 @functools.cache
 def output() -> Console:
     """Standard output."""
-    return Console(markup=False, highlight=False, emoji=False)
+    return _Console(markup=False, highlight=False, emoji=False)
 
 
 @functools.cache
 def error_output() -> Console:
     """Standard error."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+    return _Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
 def say(line: str | Text, console: Console) -> None:

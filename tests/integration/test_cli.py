@@ -236,6 +236,26 @@ def test_expressions_come_from_standard_input_too(run, database):
     assert ended.stdout.count(",1\n") == 200
 
 
+@pytest.mark.parametrize(
+    ("form", "output"),
+    [
+        ("table", "id  value\n1   M\\xfcller\n1 item in 1 resource\n"),
+        ("csv", "id,value\n1,Müller\n"),
+        ("ndjson", '{"id":"1","value":"Müller"}\n'),
+    ],
+)
+def test_an_output_without_the_letters_of_a_value_gets_them_escaped(run, environment, tmp_path, form, output):
+    (tmp_path / "a.ndjson").write_text(PATIENT.replace("Amsel", "Müller"), encoding="utf-8")
+    run("load", tmp_path / "a.duckdb", tmp_path / "a.ndjson")
+    ascii_only = environment | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+
+    arguments = ["evaluate", tmp_path / "a.duckdb", "Patient.name.family", "--format", form]
+    ended = run(*arguments, env=ascii_only, encoding="utf-8")
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == output
+
+
 def test_several_expressions_share_one_trace(run, database):
     ended = run("evaluate", database, "Patient.id", "Patient.gender", "--format", "csv")
 
@@ -282,6 +302,16 @@ def test_a_wrong_expression_is_one_line_and_its_place(run, database, expression,
 
 def test_a_reader_that_goes_away_ends_it_in_silence(start, database):
     with start("evaluate", database, "Observation.code.coding.display", "--format", "ndjson") as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+
+    assert process.returncode == 141
+    assert "error" not in errors.lower()
+
+
+def test_a_reader_of_a_table_that_goes_away_ends_it_in_silence(start, database):
+    with start("evaluate", database, "Observation.code.coding.display", "--limit", "0") as process:
         assert process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
