@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from fhirpath_otel.evaluator.dates import COMMON_DATE, is_date
 from fhirpath_otel.evaluator.model import SYSTEM_TYPES, Model
 
 Structure = dict[str, "Structure"] | list["Structure"] | str
@@ -26,10 +27,16 @@ MAX_UNKNOWN_KEYS = 1_000
 PATIENCE = 32
 """After something new, this many texts in a row have to bring nothing new before the structure is compiled again."""
 
+
+class NoDate:
+    """Stands for the strings that are no date where one is needed, as a type stands for its values."""
+
+
 _SHAPES = {
     dict: "an object",
     list: "a list",
     str: "a string",
+    NoDate: "a string that is no date",
     bool: "a boolean",
     float: "a number",
     type(None): "null",
@@ -38,6 +45,7 @@ _JSON_TYPES: dict[type, Any] = {
     dict: dict[str, msgspec.Raw],
     list: list[msgspec.Raw],
     str: str,
+    NoDate: str,
     bool: bool,
     int: Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)],
     float: int | float,
@@ -168,6 +176,8 @@ class Seen:
         kind = type(value)
         if kind not in _accepted(node):
             return _note(node, wrong, kind)
+        if node.type_name == "date" and not is_date(value):
+            return _note(node, wrong, NoDate)
         new = not node.fits
         node.fits = True
         if not node.leaf:
@@ -269,6 +279,8 @@ def _dropped(node: _Node, path: str) -> Iterator[Dropped]:
 
 
 def _needed(node: _Node) -> str:
+    if node.type_name == "date":
+        return "a date"
     kind = _accepted(node)[-1]
     return "an integer of 32 bits" if kind is int else _SHAPES[kind]
 
@@ -288,7 +300,12 @@ def _decimals(node: _Node) -> Iterator[tuple[str, bool]]:
 def _compiled(node: _Node) -> Any:
     """The msgspec type of what was seen at an element."""
     if node.compiled is None:
-        right = reduce(or_, (_JSON_TYPES[kind] for kind in _accepted(node))) if node.leaf else _struct(node)
+        if node.type_name == "date":
+            right: Any = Annotated[str, msgspec.Meta(pattern=COMMON_DATE)]
+        else:
+            right = (
+                reduce(or_, (_JSON_TYPES[kind] for kind in _accepted(node))) if node.leaf else _struct(node)
+            )
         if node.many:
             null = type(None) if _may_have_gaps(node) else None
             right = list[_union(right, node.wrong_items, null)]  # type: ignore[misc]
@@ -298,7 +315,11 @@ def _compiled(node: _Node) -> Any:
 
 def _union(right: Any, wrong: set[type], null: Any) -> Any:
     """A type for what was right, if anything was, for what was wrong, and for null where it may be."""
-    kinds = [right, *(_JSON_TYPES[kind] for kind in sorted(wrong, key=str)), null]
+    kinds = [
+        None if NoDate in wrong else right,
+        *(_JSON_TYPES[kind] for kind in sorted(wrong, key=str)),
+        null,
+    ]
     return reduce(or_, (kind for kind in kinds if kind is not None))
 
 

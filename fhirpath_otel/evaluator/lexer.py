@@ -9,10 +9,10 @@ of the text. Every alternative of the pattern takes linear time on any text.
 from __future__ import annotations
 
 import re
-from datetime import date
 from itertools import accumulate
 
 from fhirpath_otel.errors import ExpressionSyntaxError
+from fhirpath_otel.evaluator.dates import is_date
 
 END = "\0"
 """The token after the last one; the parser refuses texts that contain this character."""
@@ -127,7 +127,7 @@ def temporal_type(text: str, token: str, start: int) -> str:
         begin, end = start + parts.start(group), start + parts.end(group)
         return ExpressionSyntaxError(f"there is no {what} {text[begin:end]}", text, begin, end)
 
-    if day and not _is_date(day):
+    if day and not is_date(day):
         raise complain("date", 1)
     if time and (time[:2] > "23" or time[3:5] > "59" or time[6:8] > "59"):
         raise complain("time", 2)
@@ -138,14 +138,6 @@ def temporal_type(text: str, token: str, start: int) -> str:
     if wrong := _zone_of_time(text, start):
         raise ExpressionSyntaxError("a time has no time zone", text, wrong.start(1), wrong.end(1))
     return "Time"
-
-
-def _is_date(text: str) -> bool:
-    try:
-        date.fromisoformat(text + "-01-01"[len(text) - 4 :])  # its first month or day, where not written
-    except ValueError:
-        return False
-    return True
 
 
 def excerpt(token: str) -> str:

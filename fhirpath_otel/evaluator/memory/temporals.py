@@ -15,6 +15,8 @@ from typing import Any
 
 from fhirpathpy.engine.nodes import FP_DateTime, FP_Time
 
+from fhirpath_otel.evaluator.dates import is_date
+
 _TEXT = re.compile(
     r"(?:(\d{4})(?:-(\d\d)(?:-(\d\d))?)?)?"
     r"(?:T?(\d\d)(?::(\d\d)(?::(\d\d(?:\.\d+)?))?)?(Z|[+-]\d\d:\d\d)?)?"
@@ -54,10 +56,10 @@ def is_temporal(value: Any) -> bool:
 
 
 def temporal(text: str, system_type: str) -> Any:
-    """The value of a text; the text itself if it is none."""
+    """The value of a text; None if it is no date or time."""
     value = FP_Time(text) if system_type == "Time" else FP_DateTime(text.removesuffix("T"))
-    if value is None:
-        return text
+    if value is None or moment(value) is None:
+        return None
     value.system_type = system_type
     return value
 
@@ -68,12 +70,18 @@ def type_of(value: Any) -> str:
 
 
 def moment(value: Any) -> Moment | None:
-    """What a date or time, or the text of one, says; None for anything else."""
+    """What a date or time, or the text of one, says; None for anything that no calendar or clock shows."""
     text = value if isinstance(value, str) else getattr(value, "asStr", None)
     found = _TEXT.fullmatch(text) if text else None
     if found is None:
         return None
     *parts, zone = found.groups()
+    day = "-".join(part for part in parts[:3] if part)
+    hour, minute, second = parts[3:]
+    if (day and not is_date(day)) or (zone or "Z")[1:] > "14:00":
+        return None
+    if (hour or "") > "23" or (minute or "") > "59" or (second or "") >= "61":
+        return None
     places = len(parts[5].partition(".")[2]) if parts[5] else 0
     return Moment(tuple(None if part is None else Decimal(part) for part in parts), zone, places)
 

@@ -23,7 +23,7 @@ from fhirpath_otel.evaluator.functions import FUNCTIONS, Evaluated
 from fhirpath_otel.evaluator.memory.operators import is_in, negated
 from fhirpath_otel.evaluator.memory.paths import as_node, children_named
 from fhirpath_otel.evaluator.memory.temporals import temporal
-from fhirpath_otel.evaluator.memory.values import distinct, order_of, plain, typed, with_value
+from fhirpath_otel.evaluator.memory.values import convertible, distinct, order_of, plain, typed, with_value
 from fhirpath_otel.evaluator.model import Model
 from fhirpath_otel.evaluator.plan import SeveralItems
 from fhirpath_otel.evaluator.typecheck import TypedExpression
@@ -40,7 +40,9 @@ _NAMES = {"in": "inOp", "contains": "containsOp", "is": "isOp", "as": "asOp"}
 
 # These work on values, and would take a node of a resource for none.
 _VALUES: dict[str, Callable[[Any], Any]] = {
-    **{name: typed for name in FUNCTIONS if name.startswith(("to", "convertsTo")) and name != "toChars"},
+    **{
+        name: convertible for name in FUNCTIONS if name.startswith(("to", "convertsTo")) and name != "toChars"
+    },
     **dict.fromkeys(("sum", "avg", "min", "max", "encode", "decode"), plain),
 }
 

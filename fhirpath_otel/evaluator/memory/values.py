@@ -31,6 +31,12 @@ def plain(item: Any) -> Any:
     return item.data if isinstance(item, ResourceNode) else item
 
 
+def convertible(item: Any) -> Any:
+    """As `typed`; a malformed date or time is the text that it is."""
+    value = typed(item)
+    return plain(item) if value is None and isinstance(plain(item), str) else value
+
+
 def with_value(items: Iterable[Any]) -> list[Any]:
     """The items without the primitives that have extensions only."""
     return [item for item in items if plain(item) is not None]
@@ -39,7 +45,8 @@ def with_value(items: Iterable[Any]) -> list[Any]:
 def typed(item: Any) -> Any:
     """The value of an item, with FHIR's dates, times and quantities as fhirpathpy has those of literals.
 
-    None for a primitive that has extensions only, and for a quantity without a number.
+    None for a primitive that has extensions only, for a quantity without a number, and for a date or time that no
+    calendar or clock shows.
     """
     if not isinstance(item, ResourceNode):
         return item
@@ -80,7 +87,7 @@ def same(left: Any, right: Any) -> bool | None:
     if one is None or other is None:
         return None
     if is_temporal(one) or is_temporal(other):
-        return temporals.same(one, other)
+        return is_temporal(one) and is_temporal(other) and temporals.same(one, other)
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
         return quantities.same(one, other)
     if is_number(one) or is_number(other):
@@ -101,7 +108,7 @@ def equivalent(left: Any, right: Any) -> bool | None:
     """`~` of two items; None where units cannot be compared (https://hl7.org/fhirpath/N1/#equivalent)."""
     one, other = _alike(typed(left), typed(right))
     if is_temporal(one) or is_temporal(other):
-        return temporals.same(one, other) is True
+        return is_temporal(one) and is_temporal(other) and temporals.same(one, other) is True
     if isinstance(one, FP_Quantity) and isinstance(other, FP_Quantity):
         return quantities.equivalent(one, other)
     if is_number(one) and is_number(other):

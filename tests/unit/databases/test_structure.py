@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from fhirpath_otel.databases import structure
 from fhirpath_otel.databases.sources import PlainHeader, Resource
 from fhirpath_otel.databases.structure import PATIENCE, Decimals, Dropped, Seen, merge, sql_type
 from fhirpath_otel.databases.survey import Survey
+from fhirpath_otel.evaluator.dates import COMMON_DATE, is_date
 from fhirpath_otel.evaluator.model import load_model
 
 
@@ -111,7 +113,7 @@ class TestStructure:
             ({"gender": 1}, [("Patient.gender", "a number where a string is needed")], {}),
             ({"name": {"text": "x"}}, [("Patient.name", "an object where a list is needed")], {}),
             ({"name": ["x"]}, [("Patient.name", "a list with a string where an object is needed")], {}),
-            ({"birthDate": ["1974"]}, [("Patient.birthDate", "a list where a string is needed")], {}),
+            ({"birthDate": ["1974"]}, [("Patient.birthDate", "a list where a date is needed")], {}),
             (
                 {"contained": ["x"]},
                 [("Patient.contained", "a list with a string where an object is needed")],
@@ -298,3 +300,43 @@ def test_the_fast_way_finds_the_same_as_looking_into_every_text(resources):
     fast = survey.seen["Patient"]
     assert fast.structure() == slow.structure()
     assert fast.dropped() == slow.dropped()
+
+
+class TestDates:
+    @pytest.mark.parametrize(
+        "text", ["1974", "1974-12", "1974-12-25", "2024-02-29", "2014-02-28", "2014-04-30"]
+    )
+    def test_a_date_is_held(self, text):
+        assert seen("Patient", {"birthDate": text}).dropped() == []
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "0000-00-00",
+            "31/12/2005",
+            "2014-13-01",
+            "2014-02-29",
+            "2014-04-31",
+            "19741225",
+            "1974-12-25\n",
+            "",
+        ],
+    )
+    def test_what_is_no_date_is_told(self, text):
+        told = [Dropped("Patient.birthDate", "a string that is no date where a date is needed")]
+        assert seen("Patient", {"birthDate": text}).dropped() == told
+
+    def test_only_a_settled_structure_with_such_a_text_takes_another(self):
+        found = seen("Patient", {"birthDate": "1974-12-25"})
+        text = b'{"resourceType":"Patient","id":"x","birthDate":"31/12/2005"}'
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(text, type=found.compiled())
+        found.learn(text)
+        assert msgspec.json.decode(text, type=found.compiled()).id == "x"
+        assert found.structure()["birthDate"] == "VARCHAR"
+
+    def test_the_pattern_of_common_dates_agrees_with_the_calendar(self):
+        for month in range(14):
+            for day in range(33):
+                text = f"2024-{month:02}-{day:02}"
+                assert (re.search(COMMON_DATE, text) is not None) == (is_date(text) and text != "2024-02-29")
