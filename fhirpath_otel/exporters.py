@@ -8,6 +8,7 @@ where that is not set, gRPC as in OpenTelemetry's own distribution, or HTTP for 
 from __future__ import annotations
 
 import logging
+import sys
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -88,7 +89,9 @@ def _make(signal: str, name: str) -> Any:
             f"no installed package offers {name!r}; set {variable} to otlp, console or none, or install one"
         )
     try:
-        return found[0].load()()
+        make = found[0].load()
+        # Standard output is for answers.
+        return make(out=sys.stderr) if name == "console" else make()
     except Exception as error:
         # The message stays out: it may quote headers, which carry credentials.
         raise UnusableExporter(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
+
+from fhirpath_otel.errors import DatabaseError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,10 +46,27 @@ def load(database: str, paths: tuple[str, ...], on_error: str) -> None:
     import fhirpath_otel as fo
     from fhirpath_otel.reports.console import error_output, output
 
-    with fo.connect(database) as opened:
-        with progress(error_output()) as show:
+    opened = fo.connect(database)
+    try:
+        with opened, progress(error_output()) as show:
             report = opened.load(*paths, on_error=on_error, progress=show)
-        print_load(report, output())
+    except BaseException:
+        if opened.is_new:
+            _remove_if_empty(Path(opened.path))
+        raise
+    print_load(report, output())
+
+
+def _remove_if_empty(path: Path) -> None:
+    """Removes a database file in which nothing is stored; after Ctrl-C there can be, if it came late."""
+    import fhirpath_otel as fo
+
+    with suppress(DatabaseError):
+        with fo.connect(path, read_only=True) as database:
+            empty = not database.resource_types()
+        if empty:
+            path.unlink()
+            Path(f"{path}.wal").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -86,14 +106,21 @@ def print_load(report: LoadReport, console: Console) -> None:
     rate = size(report.bytes / max(report.seconds, 1e-9))
     files = f"{report.files:,} file{'' if report.files == 1 else 's'}"
     took = f"{size(report.bytes)} in {duration(report.seconds)}, {rate}/s"
-    say(f"Loaded {report.resources:,} resources of {files} ({took})", console)
+    resources = f"{report.resources:,} resource{'' if report.resources == 1 else 's'}"
+    say(f"Loaded {resources} of {files} ({took})", console)
     for name, counts in report.types.items():
         total = counts.loaded + counts.replaced + counts.unchanged
-        known = [("replaced", counts.replaced), ("unchanged", counts.unchanged)]
+        known = [
+            ("replaced", counts.replaced),
+            ("unchanged", counts.unchanged),
+            ("further copies left out", counts.repeated),
+        ]
         told = ", ".join(f"{count:,} {what}" for what, count in known if count)
         say(f"{total:>12,} {name}{f' ({told})' if told else ''}", console)
     if report.entries_without_resource:
-        say(f"{report.entries_without_resource:,} Bundle entries have no resource", console)
+        count = report.entries_without_resource
+        entries = "1 Bundle entry has" if count == 1 else f"{count:,} Bundle entries have"
+        say(f"{entries} no resource", console)
     skipped = [
         f"{one.path}{'' if one.line is None else f':{one.line}'}: {one.reason}" for one in report.skipped
     ]

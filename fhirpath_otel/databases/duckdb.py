@@ -45,6 +45,8 @@ class DuckDBDatabase:
         self.recorder = recorder
         chosen = settings.current()
         self.compiled = pipeline.CompiledCache(chosen.parser_cache_entries, chosen.parser_cache_bytes)
+        self.is_new = str(path) != duckdb_connection.MEMORY and not Path(path).exists()
+        """Whether opening it made the file."""
         self._connection = duckdb_connection.open_database(path, read_only=read_only)
         self.path = path
         self._loaded = loaded_data(path)

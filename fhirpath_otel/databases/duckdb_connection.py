@@ -45,13 +45,13 @@ _ERRORS = (
         "is in use by another process {pid}; close it there first",
     ),
     (r"Unique file handle conflict", "is open in this process in another way; close it there first"),
-    (r"not a valid DuckDB database file", "is not a DuckDB database"),
+    (r"not a valid DuckDB database file", "is not a DuckDB database; name another file, or remove this one"),
     (
         r"version number|newer version",
         "was written by a newer DuckDB than {version}: pip install --upgrade duckdb",
     ),
     (r"(?i)corrupt|checksum", "is damaged; restore it from a copy"),
-    (r"database does not exist", "does not exist"),
+    (r"database does not exist", "does not exist; make it with: fhirpath-otel load DATABASE PATH…"),
     (r"No such file or directory", "cannot be made: its folder does not exist"),
     (r"Is a directory", "is a folder, not a database"),
     (r"Permission denied", "cannot be opened: permission denied"),
@@ -60,6 +60,10 @@ _ERRORS = (
     (
         r"(?i)no space left|disk is full|max_temp_directory_size",
         "cannot grow: the disk is full; free some space",
+    ),
+    (
+        r"File too large",
+        "cannot grow: the file size is limited here; raise the limit (ulimit -f)",
     ),
     (r"(?i)conflict", "was changed by another load at the same time; try again"),
     (r"(?i)out of memory", "needs more memory than DuckDB may use (its setting memory_limit)"),

@@ -46,11 +46,15 @@ class LoadedType:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of the resources of one type: new ones, ones with a new text, and ones that were there already."""
+    """What became of the resources of one type: new ones, ones with a new text, and ones that were there already.
+
+    `repeated` are further copies in the same run, with the same text: of these, one is stored.
+    """
 
     loaded: int = 0
     replaced: int = 0
     unchanged: int = 0
+    repeated: int = 0
 
 
 class ConflictError(Exception):
@@ -191,8 +195,8 @@ def settle_copies(connection: Connection, resource_type: str, last_place: int, i
     row = connection.execute(
         "SELECT count(*) FILTER (stored AND NOT same), count(*) FILTER (stored AND same), sum(news - 1) FROM ids"
     ).fetchone()
-    replaced, unchanged, repeated = row if row and row[2] is not None else (0, 0, 0)
-    return Counts(inserted - int(repeated) - replaced - unchanged, replaced, unchanged)
+    replaced, unchanged, repeated = map(int, row if row and row[2] is not None else (0, 0, 0))
+    return Counts(inserted - repeated - replaced - unchanged, replaced, unchanged, repeated)
 
 
 def last_place(connection: Connection, resource_type: str) -> int:

@@ -127,7 +127,10 @@ def test_a_broken_input_is_one_line_with_its_place_and_nothing_is_loaded(run, tm
     database = tmp_path / "a.duckdb"
 
     assert failed(run("load", database, tmp_path / "fine.ndjson", tmp_path / name), 1, name, *said)
-    assert failed(run("evaluate", database, "Patient.id"), 1)
+    assert list(tmp_path.glob("a.duckdb*")) == []
+    assert run("load", database, tmp_path / "fine.ndjson").returncode == 0
+    assert failed(run("load", database, tmp_path / "fine.ndjson", tmp_path / name), 1, name, *said)
+    assert run("evaluate", database, "Patient.id", "--format", "csv").stdout == "id,value\n1,1\n"
 
 
 def test_a_missing_path_is_wrong_usage(run, tmp_path):
@@ -187,7 +190,8 @@ def test_a_full_disk_fails_a_load_with_one_line(run, people, tmp_path):
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
     )
 
-    assert failed(limited, 1, "a.duckdb")
+    assert failed(limited, 1, "a.duckdb cannot grow: the file size is limited")
+    assert list(tmp_path.glob("a.duckdb*")) == []
 
 
 @pytest.mark.parametrize("url", ["postgresql://ada:s3cret@localhost/db", "mysql://ada:s3cret@localhost/db"])

@@ -286,7 +286,7 @@ class TestCopies:
         report = load(
             database, [write(tmp_path, CHALMERS, LEVIN, CHALMERS), write(tmp_path, CHALMERS, name="b.ndjson")]
         )
-        assert report.types == {"Patient": Counts(loaded=2)}
+        assert report.types == {"Patient": Counts(loaded=2, repeated=1)}
         assert stored(database) == [("p1", CHALMERS), ("p2", LEVIN)]
 
     def test_two_texts_for_one_id_in_a_run_are_an_error_with_both_places(self, database, tmp_path):
@@ -310,7 +310,7 @@ class TestCopies:
         changed = CHALMERS.replace("Peter", "Pieter")
         new = LEVIN.replace("p2", "p3")
         report = load(database, [write(tmp_path, changed, LEVIN, new, new)])
-        assert report.types == {"Patient": Counts(loaded=1, replaced=1, unchanged=1)}
+        assert report.types == {"Patient": Counts(loaded=1, replaced=1, unchanged=1, repeated=1)}
         assert sorted(stored(database)) == [("p1", changed), ("p2", LEVIN), ("p3", new)]
         assert values(database, "r.name[1].given[1]") == ["Pieter", None, None]
 
@@ -530,10 +530,18 @@ class TestOpening:
     @pytest.mark.parametrize(
         ("make", "read_only", "message"),
         [
-            (lambda path: path.write_text("hello " * 5_000), False, "is not a DuckDB database"),
-            (lambda path: path.write_text(""), False, "is not a DuckDB database"),
+            (
+                lambda path: path.write_text("hello " * 5_000),
+                False,
+                "is not a DuckDB database; name another file, or remove this one",
+            ),
+            (
+                lambda path: path.write_text(""),
+                False,
+                "is not a DuckDB database; name another file, or remove this one",
+            ),
             (lambda path: path.mkdir(), False, "is a folder, not a database"),
-            (lambda path: None, True, "does not exist"),
+            (lambda path: None, True, "does not exist; make it with: fhirpath-otel load DATABASE PATH…"),
         ],
     )
     def test_what_cannot_be_opened_is_told_in_one_sentence(self, tmp_path, make, read_only, message):

@@ -113,3 +113,10 @@ def test_an_exporter_that_fails_is_named_without_its_message(caplog, monkeypatch
         "traces are not exported: otlp_proto_grpc failed with ValueError; check the OTEL_EXPORTER_OTLP_… variables"
     ]
     assert "CANARY" not in caplog.text
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+def test_the_console_is_standard_error_because_standard_output_is_for_answers(signal, capsys):
+    [made] = make_exporters(signal, {f"OTEL_{signal.upper()}_EXPORTER": "console"})
+    made.out.write("told")
+    assert capsys.readouterr() == ("", "told")

@@ -51,6 +51,14 @@ def test_the_resources_of_each_type_are_told():
     )
 
 
+def test_further_copies_of_a_resource_are_told():
+    types = {"Patient": Counts(loaded=1, repeated=2)}
+    assert told(report(types=types, files=1)) == (
+        "Loaded 1 resource of 1 file (3.00 MB in 500 ms, 6.00 MB/s)\n"
+        "           1 Patient (2 further copies left out)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "lines"),
     [
@@ -66,6 +74,7 @@ def test_the_resources_of_each_type_are_told():
             ["Skipped 1,234:", *["  a.ndjson:1: no id"] * 20, "  … and 1,214 more"],
         ),
         ({"ignored": ("x/readme.txt",)}, ["Not loaded, by their names, 1:", "  x/readme.txt"]),
+        ({"entries_without_resource": 1}, ["1 Bundle entry has no resource"]),
         ({"entries_without_resource": 5}, ["5 Bundle entries have no resource"]),
         (
             {"dropped": (Dropped("Patient.foo", "unknown element"),)},

@@ -23,6 +23,7 @@ READ_ONLY = (
     'Cannot execute statement of type "INSERT" on database "fhir" which is attached in read-only mode!'
 )
 FULL = 'IO Error: Could not write all bytes to file "/data/x.duckdb": No space left on device'
+LIMITED = 'TransactionContext Error: Failed to commit: Could not write all bytes to file "x": File too large'
 DAMAGED = (
     "Corrupt database file: computed checksum 16 does not match stored checksum 13 in block at location 0"
 )
@@ -49,6 +50,7 @@ MEMORY = "Out of Memory Error: could not allocate block of size 256.0 KiB (476.8
             "is on a read-only disk; open it read-only",
         ),
         (f"Invalid Input Error: {READ_ONLY}", "is opened read-only, so nothing can be stored in it"),
+        (LIMITED, "cannot grow: the file size is limited here; raise the limit (ulimit -f)"),
         (FULL, "cannot grow: the disk is full; free some space"),
         (
             "TransactionContext Error: Conflict on tuple deletion!",
