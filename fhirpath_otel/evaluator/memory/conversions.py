@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 from fhirpathpy.engine.invocations.misc import to_quantity
 from fhirpathpy.engine.nodes import FP_Quantity, ResourceNode
 
 from fhirpath_otel.evaluator.memory import quantities, temporals
-from fhirpath_otel.evaluator.memory.values import is_number, plain, typed
+from fhirpath_otel.evaluator.memory.values import is_number, plain
 from fhirpath_otel.evaluator.model import Model
 
 Items = list[Any]
@@ -48,8 +48,6 @@ def invocations(model: Model) -> dict[str, dict[str, Any]]:
         "convertsToBoolean": {"fn": _converts(_to_boolean)},
         "toQuantity": {"fn": _to_quantity, "arity": {0: [], 1: ["String"]}},
         "convertsToQuantity": {"fn": _converts(_to_quantity), "arity": {0: [], 1: ["String"]}},
-        "round": {"fn": _round, "arity": {0: [], 1: ["Number"]}},
-        "abs": {"fn": _abs},
         **{
             name: {"fn": lambda context, _items, kind=kind: temporals.present(context["now"], kind)}
             for name, kind in (("now", "DateTime"), ("today", "Date"), ("timeOfDay", "Time"))
@@ -150,16 +148,3 @@ def _converts(convert: Callable[..., Any]) -> Callable[..., bool | None]:
     return lambda context, items, *arguments: (
         convert(context, items, *arguments) is not None if items else None
     )
-
-
-def _round(_context: Context, items: Items, places: Any = 0) -> Decimal | None:
-    if not items or places == []:
-        return None
-    return Decimal(plain(items[0])).quantize(Decimal(1).scaleb(-plain(places)), ROUND_HALF_UP)
-
-
-def _abs(_context: Context, items: Items) -> Any:
-    value = typed(items[0]) if items else None
-    if isinstance(value, FP_Quantity):
-        return FP_Quantity(abs(value.value), value.unit)
-    return None if value is None else abs(value)

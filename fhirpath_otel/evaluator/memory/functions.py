@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fhirpath_otel.evaluator.memory import boundaries, conversions, filters, operators, strings
+from fhirpath_otel.evaluator.memory import boundaries, conversions, filters, mathematics, operators, strings
 from fhirpath_otel.evaluator.model import Model
 
 
@@ -17,6 +17,7 @@ def invocations(model: Model) -> dict[str, dict[str, Any]]:
         **operators.invocations(),
         **filters.invocations(),
         **conversions.invocations(model),
+        **mathematics.invocations(),
         **strings.invocations(),
         "lowBoundary": {"fn": boundaries.low_boundary, "arity": {0: [], 1: ["Integer"]}},
         "highBoundary": {"fn": boundaries.high_boundary, "arity": {0: [], 1: ["Integer"]}},

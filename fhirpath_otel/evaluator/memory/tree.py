@@ -175,6 +175,8 @@ class _Compiler:
             context["$this"] = this
             try:
                 return list(doInvoke(context, name, items, parameters or None))
+            except ArithmeticError:
+                return []  # overflow: https://hl7.org/fhirpath/N1/#math
             finally:
                 context.update(outer)
 
@@ -224,7 +226,10 @@ class _Compiler:
             for other in others:
                 left = list(result)
                 pair = [_parameter(lambda _context, _this, left=left: left), _parameter(other)]  # type: ignore[misc]
-                result = infix_invoke(context, _NAMES.get(operator, operator), this, pair)
+                try:
+                    result = infix_invoke(context, _NAMES.get(operator, operator), this, pair)
+                except ArithmeticError:
+                    result = []  # overflow: https://hl7.org/fhirpath/N1/#math
             return list(result)
 
         return fold
