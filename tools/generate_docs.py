@@ -99,7 +99,7 @@ STANDARD = (
     ("OTEL_SDK_DISABLED", "`true`: nothing is set up."),
     (
         "OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER",
-        "`otlp`, `console`, `none` or what another package offers, also several; `otlp` where an endpoint is set.",
+        "`otlp`, `console` (standard error), `none` or others, also several; `otlp` where an endpoint is set.",
     ),
     (
         "OTEL_EXPORTER_OTLP_ENDPOINT",

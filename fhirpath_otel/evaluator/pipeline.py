@@ -98,6 +98,10 @@ def evaluate(
     Raises ExpressionSyntaxError, ExpressionTypeError, UsageError, DatabaseError; EvaluationError comes now or when the
     result is read.
     """
+    if not isinstance(expression, str):
+        raise UsageError(f"an expression is a text, not {type(expression).__name__}")
+    if not isinstance(resource_type, str | None):
+        raise UsageError(f"resource_type is the name of a type or None, not {type(resource_type).__name__}")
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}; use one of {', '.join(MODES)}")
     recorder = database.recorder

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from importlib import import_module
 from itertools import chain
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fhirpath_otel import semconv
-from fhirpath_otel.errors import EvaluationError
+from fhirpath_otel.errors import EvaluationError, FhirpathOtelError
 from fhirpath_otel.evaluator.plan import SeveralItems
 
 if TYPE_CHECKING:
@@ -130,9 +131,11 @@ class Result:
         return list(self._rows_left)
 
     def arrow(self) -> Any:
-        """A `pyarrow.Table` of `id` and `value`: boolean, int64, decimal or string; other values are JSON text."""
-        import pyarrow as pa
+        """A `pyarrow.Table` of `id` and `value`: boolean, int64, decimal or string; other values are JSON text.
 
+        Raises FhirpathOtelError, with nothing read, where pyarrow is not installed.
+        """
+        pa = _extra("pyarrow")
         rows = self.fetchall()
         values = [value for _, value in rows]
         kinds = {type(value) for value in values}
@@ -141,9 +144,11 @@ class Result:
         return pa.table({"id": pa.array([row[0] for row in rows], pa.string()), "value": values})
 
     def df(self) -> Any:
-        """A `pandas.DataFrame` of `id` and `value`, with the values as Python objects."""
-        import pandas as pd
+        """A `pandas.DataFrame` of `id` and `value`, with the values as Python objects.
 
+        Raises FhirpathOtelError, with nothing read, where pandas is not installed.
+        """
+        pd = _extra("pandas")
         return pd.DataFrame(self.fetchall(), columns=["id", "value"], dtype=object)
 
     def explain(self) -> Explanation:
@@ -210,6 +215,15 @@ class Result:
         evaluation.stages.extend((stage, self._started_ns, ended_ns) for stage in stages)
         self._recorder.finish(evaluation, error_type)
         self._rows.close()
+
+
+def _extra(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise FhirpathOtelError(
+            f"this needs {name}, which is not installed: pip install 'fhirpath-otel[arrow]'"
+        ) from error
 
 
 def _json_text(value: Any) -> str:

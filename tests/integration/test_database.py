@@ -281,3 +281,31 @@ def test_what_a_driver_raises_becomes_a_sentence_without_values(tmp_path):
         with pytest.raises(errors.DatabaseError, match=r"clinic\.duckdb|closed") as caught:
             failing()
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("expression", "resource_type", "said"),
+    [
+        (None, None, "an expression is a text, not NoneType"),
+        (5, None, "an expression is a text, not int"),
+        (["Patient.id"], None, "an expression is a text, not list"),
+        ("id", 5, "resource_type is the name of a type or None, not int"),
+    ],
+)
+def test_what_is_no_expression_is_wrong_usage_and_leaves_no_warning(
+    database, caplog, expression, resource_type, said
+):
+    with pytest.raises(errors.UsageError, match=said):
+        database.evaluate(expression, resource_type=resource_type)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(("method", "package"), [("arrow", "pyarrow"), ("df", "pandas")])
+def test_a_missing_extra_is_told_and_the_rows_can_still_be_read(database, monkeypatch, method, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    with database.evaluate("Patient.id") as result:
+        with pytest.raises(
+            errors.FhirpathOtelError, match=rf"needs {package}.* pip install 'fhirpath-otel\[arrow\]'"
+        ):
+            getattr(result, method)()
+        assert result.fetchall() != []

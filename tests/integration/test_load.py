@@ -286,7 +286,7 @@ class TestCopies:
         report = load(
             database, [write(tmp_path, CHALMERS, LEVIN, CHALMERS), write(tmp_path, CHALMERS, name="b.ndjson")]
         )
-        assert report.types == {"Patient": Counts(loaded=2, repeated=1)}
+        assert report.types == {"Patient": Counts(loaded=2, repeated=2)}
         assert stored(database) == [("p1", CHALMERS), ("p2", LEVIN)]
 
     def test_two_texts_for_one_id_in_a_run_are_an_error_with_both_places(self, database, tmp_path):
