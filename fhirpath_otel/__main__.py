@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     except ExpressionError as error:
-        return _fail(str(error), error.exit_code, _place(error))
+        return _fail(_with_resource(error), error.exit_code, _place(error))
     except FhirpathOtelError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
@@ -59,6 +59,12 @@ def _fail(message: str, exit_code: int, place: str | None = None) -> int:
     if place is not None:
         click.echo(place, err=True)
     return exit_code
+
+
+def _with_resource(error: ExpressionError) -> str:
+    """The error, and the resource whose data it is about, which only the user's own terminal may show."""
+    resource_id = getattr(error, "resource_id", None)
+    return f"{error} in {resource_id}" if resource_id else str(error)
 
 
 def _place(error: ExpressionError) -> str:

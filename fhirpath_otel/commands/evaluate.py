@@ -154,8 +154,12 @@ def _placed(expression: Expression) -> Iterator[None]:
     try:
         yield
     except ExpressionError as error:
-        message = error.message if expression.place is None else f"{expression.place}: {error.message}"
-        raise type(error)(message, error.expression, error.start, error.end, error.hint) from error
+        if expression.place is None:
+            raise
+        message = f"{expression.place}: {error.message}"
+        placed = type(error)(message, error.expression, error.start, error.end, error.hint)
+        vars(placed).update(vars(error) | {"message": message})
+        raise placed from error
 
 
 def _tell(result: Result, explain: bool) -> None:
