@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ from fhirpathpy.engine.invocations.misc import to_quantity
 from fhirpathpy.engine.nodes import FP_Quantity, ResourceNode
 
 from fhirpath_otel.evaluator.memory import quantities, temporals
+from fhirpath_otel.evaluator.memory.operators import representable
 from fhirpath_otel.evaluator.memory.values import is_number, plain
 from fhirpath_otel.evaluator.model import Model
 
@@ -25,6 +27,7 @@ _NAMES = {
     str: "String",
     FP_Quantity: "Quantity",
 }
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _TRUE, _FALSE = (
     frozenset(("true", "t", "yes", "y", "1", "1.0")),
     frozenset(("false", "f", "no", "n", "0", "0.0")),
@@ -44,6 +47,8 @@ def invocations(model: Model) -> dict[str, dict[str, Any]]:
         "conformsTo": {"fn": tests.conforms_to, "arity": {1: ["String"]}},
         "type": {"fn": lambda _context, items: [_described(type_of(item)) for item in items]},
         "toString": {"fn": _to_string},
+        "toInteger": {"fn": _to_integer},
+        "convertsToInteger": {"fn": _converts(_to_integer)},
         "toBoolean": {"fn": _to_boolean},
         "convertsToBoolean": {"fn": _converts(_to_boolean)},
         "toQuantity": {"fn": _to_quantity, "arity": {0: [], 1: ["String"]}},
@@ -110,6 +115,14 @@ def _to_string(_context: Context, values: Items) -> str | None:
     if value is None or isinstance(value, Mapping):
         return None
     return str(getattr(value, "asStr", value))
+
+
+def _to_integer(_context: Context, values: Items) -> int | None:
+    """Of a whole number, its text or a truth value: https://hl7.org/fhirpath/N1/#tointeger-integer"""
+    value = values[0] if values else None
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value)
+    return representable(int(value)) if isinstance(value, int) else None
 
 
 def _to_boolean(_context: Context, values: Items) -> bool | None:

@@ -7,15 +7,16 @@ from typing import Any
 
 from fhirpathpy.engine.nodes import ResourceNode
 
-from fhirpath_otel.evaluator.memory.paths import beside
+from fhirpath_otel.evaluator.memory.paths import beside, children_of
 from fhirpath_otel.evaluator.memory.values import distinct, plain, same
+from fhirpath_otel.evaluator.model import Model
 
 Items = list[Any]
 Context = dict[str, Any]
 Evaluate = Callable[[Any], Items]
 
 
-def invocations() -> dict[str, dict[str, Any]]:
+def invocations(model: Model) -> dict[str, dict[str, Any]]:
     """Their rows of fhirpathpy's table."""
     return {
         "where": {"fn": _where, "arity": {1: ["Expr"]}},
@@ -30,6 +31,10 @@ def invocations() -> dict[str, dict[str, Any]]:
             "fn": lambda _context, items, others: distinct([*items, *others]),
             "arity": {1: ["AnyAtRoot"]},
         },
+        "skip": {"fn": _part(lambda items, count: items[count:]), "arity": {1: ["Integer"]}},
+        "take": {"fn": _part(lambda items, count: items[:count]), "arity": {1: ["Integer"]}},
+        "children": {"fn": lambda _context, items: _children(items, model)},
+        "descendants": {"fn": lambda _context, items: _descendants(items, model)},
         "intersect": {"fn": _intersect, "arity": {1: ["AnyAtRoot"]}},
         "exclude": {"fn": _exclude, "arity": {1: ["AnyAtRoot"]}},
         "subsetOf": {"fn": _subset_of, "arity": {1: ["AnyAtRoot"]}},
@@ -75,6 +80,24 @@ def _iif(
     if _truth(criterion(items)):
         return then(items)
     return otherwise(items) if otherwise else []
+
+
+def _part(of: Callable[[Items, int], Items]) -> Callable[[Context, Items, Any], Items]:
+    """Of a count that is empty or negative: https://hl7.org/fhirpath/N1/#takenum-integer-collection."""
+    return lambda _context, items, count: [] if count == [] else of(items, max(0, count))
+
+
+def _children(items: Items, model: Model) -> Items:
+    return [child for item in items for child in children_of(item, model)]
+
+
+def _descendants(items: Items, model: Model) -> Items:
+    found: Items = []
+    level = _children(items, model)
+    while level:
+        found.extend(level)
+        level = _children(level, model)
+    return found
 
 
 def _has(collection: Items, item: Any) -> bool:

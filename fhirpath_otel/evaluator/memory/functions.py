@@ -15,7 +15,7 @@ def invocations(model: Model) -> dict[str, dict[str, Any]]:
     """What fhirpathpy has wrong, or not at all."""
     return {
         **operators.invocations(),
-        **filters.invocations(),
+        **filters.invocations(model),
         **conversions.invocations(model),
         **mathematics.invocations(),
         **strings.invocations(),

@@ -37,6 +37,19 @@ def children_named(name: str, model: Model) -> Callable[[Any], Iterator[Any]]:
     return children
 
 
+def children_of(item: Any, model: Model) -> Iterator[ResourceNode]:
+    """All children, each with its type."""
+    node = as_node(item)
+    owner, path = node.data, node.path
+    if not isinstance(owner, Mapping):
+        owner, path = beside(node), "Element"
+    for key in dict.fromkeys(key.removeprefix("_") for key in owner):
+        if key != "resourceType":
+            known = model.json_element(path or "", key)
+            kind = known[1] if known else "Extension" if key == "extension" else None
+            yield from _nodes(owner.get(key), owner.get(f"_{key}"), kind)
+
+
 def as_node(item: Any) -> ResourceNode:
     """The item as fhirpathpy's node; of a value that comes from no resource it has no path."""
     return item if isinstance(item, ResourceNode) else ResourceNode(item, None)

@@ -11,6 +11,8 @@ from typing import Any
 from fhirpath_otel.evaluator.memory.values import plain
 
 _ESCAPE = re.compile(r'\\(?:(["\\/])|([bfnrt])|u([0-9a-fA-F]{4}))')
+_NAMED = re.compile(r"\(\?<(?![=!])")
+_GROUP = re.compile(r"\$(?:([0-9]+)|\{(\w+)\})")
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -24,7 +26,8 @@ def invocations() -> dict[str, dict[str, Any]]:
         "contains": (1, lambda text, part: part in text),
         "replace": (2, str.replace),
         "replaceMatches": (2, _replace_matches),
-        "matchesFull": (1, lambda text, pattern: re.fullmatch(pattern, text, re.DOTALL) is not None),
+        "matches": (1, lambda text, pattern: _compiled(pattern).search(text) is not None),
+        "matchesFull": (1, lambda text, pattern: _compiled(pattern).fullmatch(text) is not None),
         "split": (1, str.split),
         "escape": (1, _escape),
         "unescape": (1, _unescape),
@@ -59,7 +62,12 @@ def _join(_context: Any, items: list[Any], separator: Any = "") -> str | None:
 def _replace_matches(text: str, pattern: str, substitution: str) -> str:
     if not pattern:
         return text
-    return re.sub(pattern, re.sub(r"\$(\d+)", r"\\g<\1>", substitution.replace("\\", r"\\")), text)
+    return _compiled(pattern).sub(_GROUP.sub(r"\\g<\1\2>", substitution.replace("\\", r"\\")), text)
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A pattern of PCRE, whose groups have their names without Python's P."""
+    return re.compile(_NAMED.sub("(?P<", pattern), re.DOTALL)
 
 
 def _escape(text: str, target: str) -> str | None:
