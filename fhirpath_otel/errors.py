@@ -65,9 +65,16 @@ class ExpressionTypeError(ExpressionError):
 
 
 class EvaluationError(ExpressionError):
-    """The data broke a rule of the specification, such as several items where one is required."""
+    """The data broke a rule of the specification, such as several items where one is required.
+
+    `resource_id` is the id of the resource where that is known. It is no part of the message, which others may record.
+    """
 
     error_type = "evaluation"
+    resource_id: str | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (*super().__reduce__(), {"resource_id": self.resource_id})
 
 
 class DatabaseError(FhirpathOtelError):

@@ -38,6 +38,8 @@ def call(checker: Checker, node: syntax.Function, this: ResultType) -> ResultTyp
     if spec.accepts is not None:
         checker.require(spec.accepts, items, f"{spec.name}()", node.name_start, name_end)
     _count_arguments(checker, node, spec)
+    if spec.name == "defineVariable" and isinstance(node.arguments[0], syntax.StringLiteral):
+        checker.defined.add(node.arguments[0].value)
     if spec.arguments and spec.arguments[0].evaluated is Evaluated.TYPE:
         return _type_call(checker, node, spec, items)
     if spec.result is Rule.CLOSURE:

@@ -26,7 +26,16 @@ _UNORDERED = frozenset(("children", "descendants"))
 class Checker:
     """One pass over one tree. In all rules, `this` is what `$this` and a leading name stand for."""
 
-    __slots__ = ("expression", "model", "named_by_caller", "open_closures", "resource_type", "root", "types")
+    __slots__ = (
+        "defined",
+        "expression",
+        "model",
+        "named_by_caller",
+        "open_closures",
+        "resource_type",
+        "root",
+        "types",
+    )
 
     def __init__(
         self, expression: str, resource_type: str | None, model: Model, *, named_by_caller: bool
@@ -38,6 +47,7 @@ class Checker:
         self.root = one_of(resource_type) if resource_type else ResultType(None, many=False)
         self.types: dict[syntax.Node, ResultType] = {}
         self.open_closures = 0
+        self.defined: set[str] = set()  # by defineVariable(), as far as the walk has come
 
     def check(self, node: syntax.Node, this: ResultType) -> ResultType:
         """The types of a node's result, noted in `types` too. Raises ExpressionTypeError."""

@@ -27,7 +27,7 @@ def variable(checker: Checker, node: syntax.Variable, this: ResultType) -> Resul
 
 
 def external_constant(checker: Checker, node: syntax.ExternalConstant, _this: ResultType) -> ResultType:
-    """The constants that FHIR defines; those of the caller are unknown.
+    """The constants that FHIR defines, and what defineVariable() does.
 
     https://hl7.org/fhir/R4/fhirpath.html#variables
     """
@@ -35,6 +35,10 @@ def external_constant(checker: Checker, node: syntax.ExternalConstant, _this: Re
         return checker.context(node, checker.root)
     if node.name in _STRINGS or node.name.startswith(("vs-", "ext-")):
         return STRING
+    if node.name not in checker.defined:
+        known = sorted(_RESOURCES | _STRINGS | checker.defined)
+        hint = did_you_mean(node.name, known) or f"there are {', '.join(f'%{name}' for name in known)}"
+        raise checker.error(f"unknown variable '%{node.name}'", node.start, node.end, hint)
     return UNKNOWN
 
 

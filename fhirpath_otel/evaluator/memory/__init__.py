@@ -7,6 +7,7 @@ syntax tree and model, `functions.py` mends functions, and numbers are decimals 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Context, Decimal, localcontext
@@ -57,7 +58,7 @@ def compile_expression(typed: TypedExpression) -> EvaluateResource:
             "this expression is evaluated in memory, which needs fhirpathpy: pip install 'fhirpath-otel[fhirpathpy]'"
         ) from error
     from fhirpath_otel.evaluator.memory.functions import invocations
-    from fhirpath_otel.evaluator.memory.tree import compiled
+    from fhirpath_otel.evaluator.memory.tree import FailedError, compiled
     from fhirpath_otel.evaluator.memory.values import as_json
 
     model = load_model()
@@ -75,8 +76,10 @@ def compile_expression(typed: TypedExpression) -> EvaluateResource:
                 found = evaluate(context, root)
         except SeveralItems:
             raise
+        except FailedError as failed:
+            raise _failure(typed.expression, failed.__cause__, failed.start, failed.end) from failed.__cause__
         except Exception as error:
-            raise _failure(typed.expression, error) from error
+            raise _failure(typed.expression, error, 0, len(typed.expression)) from error
         return (value for item in found if (value := as_json(item)) is not None)
 
     return items
@@ -100,18 +103,25 @@ class MemoryRows:
         for resources in self._resources.batches():
             started_ns = perf_counter_ns()
             try:
-                batch = [(id_, value) for id_, raw in resources for value in self._evaluate(raw)]
+                batch = [row for id_, raw in resources for row in self._rows(id_, raw)]
             finally:
                 self.in_memory_active_ns += perf_counter_ns() - started_ns
             yield batch
+
+    def _rows(self, id_: str, raw: str) -> list[Row]:
+        try:
+            return [(id_, value) for value in self._evaluate(raw)]
+        except EvaluationError as error:
+            error.resource_id = id_
+            raise
 
     def close(self) -> None:
         """Ends the reading of resources."""
         self._resources.close()
 
 
-def _failure(expression: str, error: Exception) -> EvaluationError:
+def _failure(expression: str, error: BaseException | None, start: int, end: int) -> EvaluationError:
     """An error of fhirpathpy: its messages quote values of resources, so ours names the kind of error only."""
-    return EvaluationError(
-        f"evaluation in memory failed ({type(error).__name__})", expression, 0, len(expression)
-    )
+    if isinstance(error, re.error):
+        return EvaluationError("no regular expression", expression, start, end)
+    return EvaluationError(f"evaluation in memory failed ({type(error).__name__})", expression, start, end)

@@ -78,17 +78,24 @@ class _TypeTests:
         return [item for item in items if self._matches(item, wanted)]
 
     def conforms_to(self, _context: Context, items: Items, url: Any) -> bool | None:
-        """Only the base definitions are known."""
-        name = str(url).removeprefix(_BASE_PROFILES)
-        if items and self._model.kind(name) is None:
-            raise ValueError("an unknown profile")
-        return self._model.is_a(type_of(items[0]), name) if items else None
+        name = base_profile(url, self._model) if items and url != [] else None
+        if name is None:
+            if items and url != []:
+                raise ValueError("an unknown profile")
+            return None
+        return self._model.is_a(type_of(items[0]), name)
 
     def _matches(self, item: Any, wanted: Any) -> bool:
         kind = type_of(item)
         if kind.startswith(_SYSTEM):
             return wanted.namespace != "FHIR" and wanted.name in {kind.removeprefix(_SYSTEM), "Any"}
         return wanted.namespace != "System" and self._model.is_a(kind, wanted.name)
+
+
+def base_profile(url: str, model: Model) -> str | None:
+    """The type whose base definition it is; no other profiles are known."""
+    name = url.removeprefix(_BASE_PROFILES)
+    return None if model.kind(name) is None else name
 
 
 def type_of(item: Any) -> str:

@@ -154,11 +154,19 @@ def _of_quantities(
         if both[0] is None or both[1] is None:
             return None
         one, other = both
-    elif symbol == "*" and ONE in {one.unit, other.unit}:
-        unit = other.unit if one.unit == ONE else one.unit
-    elif symbol == "/" and other.unit in {ONE, one.unit}:
-        unit = one.unit if other.unit == ONE else ONE
     else:
-        raise TypeError("the unit of the result is not known")
+        found = unit_of(symbol, one, other)
+        if found is None:
+            raise TypeError("the unit of the result is not known")
+        unit = found
     value = representable(compute(Decimal(one.value), Decimal(other.value)))
     return None if value is None else FP_Quantity(value, unit)
+
+
+def unit_of(symbol: str, one: FP_Quantity, other: FP_Quantity) -> str | None:
+    """The unit of a product or quotient; None where it would be a new one."""
+    if symbol == "*" and ONE in {one.unit, other.unit}:
+        return str(other.unit if one.unit == ONE else one.unit)
+    if symbol == "/" and other.unit in {ONE, one.unit}:
+        return str(one.unit if other.unit == ONE else ONE)
+    return None

@@ -13,6 +13,7 @@ from fhirpath_otel.evaluator.memory.values import plain
 _ESCAPE = re.compile(r'\\(?:(["\\/])|([bfnrt])|u([0-9a-fA-F]{4}))')
 _NAMED = re.compile(r"\(\?<(?![=!])")
 _GROUP = re.compile(r"\$(?:([0-9]+)|\{(\w+)\})")
+WITH_PATTERNS = frozenset(("matches", "matchesFull", "replaceMatches"))
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -63,6 +64,15 @@ def _replace_matches(text: str, pattern: str, substitution: str) -> str:
     if not pattern:
         return text
     return _compiled(pattern).sub(_GROUP.sub(r"\\g<\1\2>", substitution.replace("\\", r"\\")), text)
+
+
+def pattern_error(pattern: str) -> str | None:
+    """What is wrong with a regular expression."""
+    try:
+        _compiled(pattern)
+    except re.error as error:
+        return error.msg
+    return None
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -20,8 +20,10 @@ from fhirpathpy.engine.nodes import FP_Quantity
 from fhirpath_otel.errors import ExpressionTypeError
 from fhirpath_otel.evaluator import syntax
 from fhirpath_otel.evaluator.functions import FUNCTIONS, Evaluated
-from fhirpath_otel.evaluator.memory.operators import is_in, negated
+from fhirpath_otel.evaluator.memory.conversions import base_profile
+from fhirpath_otel.evaluator.memory.operators import is_in, negated, unit_of
 from fhirpath_otel.evaluator.memory.paths import as_node, children_named
+from fhirpath_otel.evaluator.memory.strings import WITH_PATTERNS, pattern_error
 from fhirpath_otel.evaluator.memory.temporals import temporal
 from fhirpath_otel.evaluator.memory.values import convertible, distinct, order_of, plain, typed, with_value
 from fhirpath_otel.evaluator.model import Model
@@ -54,11 +56,46 @@ def compiled(typed: TypedExpression, model: Model, functions: Collection[str]) -
     """
     evaluators.setdefault(_NODE, lambda context, items, one: one["evaluate"](context, items))
     for node in syntax.walk(typed.tree):
-        if isinstance(node, syntax.Function) and node.name not in functions:
-            message = f"{node.name}() is FHIRPath, but cannot be evaluated yet"
-            end = node.name_start + len(node.name)
-            raise ExpressionTypeError(message, typed.expression, node.name_start, end)
+        if obstacle := _obstacle(node, model, functions):
+            message, start, end = obstacle
+            raise ExpressionTypeError(message, typed.expression, start, end)
     return _Compiler(model).compile(typed.tree)
+
+
+class FailedError(Exception):
+    """What fhirpathpy or a function of ours raised, its cause, with the place of the function or operator."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__(start, end)
+        self.start = start
+        self.end = end
+
+
+def _obstacle(node: syntax.Node, model: Model, functions: Collection[str]) -> tuple[str, int, int] | None:
+    """Why a node cannot be evaluated, whatever the data, and its place."""
+    if isinstance(node, syntax.Operation) and node.operator in {"*", "/"}:
+        quantities = [one for operand in node.operands for one in _literal_quantity(operand)]
+        if len(quantities) == len(node.operands) == 2 and unit_of(node.operator, *quantities) is None:
+            what = "product" if node.operator == "*" else "quotient"
+            place = node.operator_start
+            return f"a {what} of these units cannot be evaluated yet", place, place + 1
+    if not isinstance(node, syntax.Function):
+        return None
+    if node.name not in functions:
+        end = node.name_start + len(node.name)
+        return f"{node.name}() is FHIRPath, but cannot be evaluated yet", node.name_start, end
+    argument = node.arguments[0] if node.arguments else None
+    if isinstance(argument, syntax.StringLiteral):
+        if node.name == "conformsTo" and base_profile(argument.value, model) is None:
+            return "conformsTo() of this profile cannot be evaluated yet", argument.start, argument.end
+        if node.name in WITH_PATTERNS and (wrong := pattern_error(argument.value)):
+            return f"no regular expression: {wrong}", argument.start, argument.end
+    return None
+
+
+def _literal_quantity(node: syntax.Node) -> Iterator[FP_Quantity]:
+    if isinstance(node, syntax.QuantityLiteral):
+        yield from _literal(node)
 
 
 def _parameter(evaluate: Evaluate | None, text: str = "") -> dict[str, Any]:
@@ -175,8 +212,12 @@ class _Compiler:
             context["$this"] = this
             try:
                 return list(doInvoke(context, name, items, parameters or None))
+            except (SeveralItems, FailedError):
+                raise
             except ArithmeticError:
                 return []  # overflow: https://hl7.org/fhirpath/N1/#math
+            except Exception as error:
+                raise FailedError(node.name_start, node.name_start + len(name)) from error
             finally:
                 context.update(outer)
 
@@ -228,8 +269,13 @@ class _Compiler:
                 pair = [_parameter(lambda _context, _this, left=left: left), _parameter(other)]  # type: ignore[misc]
                 try:
                     result = infix_invoke(context, _NAMES.get(operator, operator), this, pair)
+                except (SeveralItems, FailedError):
+                    raise
                 except ArithmeticError:
                     result = []  # overflow: https://hl7.org/fhirpath/N1/#math
+                except Exception as error:
+                    start = node.operator_start
+                    raise FailedError(start, start + len(operator)) from error
             return list(result)
 
         return fold
