@@ -58,8 +58,10 @@ def is_temporal(value: Any) -> bool:
 def temporal(text: str, system_type: str) -> Any:
     """The value of a text; None if it is no date or time."""
     value = FP_Time(text) if system_type == "Time" else FP_DateTime(text.removesuffix("T"))
-    if value is None or moment(value) is None:
+    known = None if value is None else moment(value.asStr)
+    if known is None:
         return None
+    value.moment = known
     value.system_type = system_type
     return value
 
@@ -71,8 +73,9 @@ def type_of(value: Any) -> str:
 
 def moment(value: Any) -> Moment | None:
     """What a date or time, or the text of one, says; None for anything that no calendar or clock shows."""
-    text = value if isinstance(value, str) else getattr(value, "asStr", None)
-    found = _TEXT.fullmatch(text) if text else None
+    if not isinstance(value, str):
+        return getattr(value, "moment", None)
+    found = _TEXT.fullmatch(value) if value else None
     if found is None:
         return None
     *parts, zone = found.groups()
