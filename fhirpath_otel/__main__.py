@@ -64,7 +64,7 @@ def _fail(message: str, exit_code: int, place: str | None = None) -> int:
 def _with_resource(error: ExpressionError) -> str:
     """The error, and the resource whose data it is about, which only the user's own terminal may show."""
     resource_id = getattr(error, "resource_id", None)
-    return f"{error} in {resource_id}" if resource_id else str(error)
+    return f"{error} (resource {resource_id})" if resource_id else str(error)
 
 
 def _place(error: ExpressionError) -> str:

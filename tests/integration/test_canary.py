@@ -102,7 +102,7 @@ def test_no_marker_comes_out_anywhere(places, protocol, capture):
 
 def test_the_setting_full_adds_the_expression_to_spans_and_nothing_else(places):
     everywhere = places("grpc", OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION="full")
-    assert {place for place, content in everywhere.items() if found(content)} == {"spans", "file", "output"}
+    assert {place for place, content in everywhere.items() if found(content)} == {"spans", "file", "log"}
     # The markers that are in no expression: names of types, messages, stages.
     for marker in ("17", "18", "-19", "-20", "-21"):
         assert not any(found(content, marker) for content in everywhere.values())

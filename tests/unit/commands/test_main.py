@@ -46,17 +46,17 @@ def test_a_failure_is_one_line_and_an_exit_code(run, database, monkeypatch, erro
 def test_an_error_in_the_data_of_a_resource_names_it(run, database, monkeypatch, tmp_path):
     def evaluate(expression, **options):
         error = errors.EvaluationError("several items", expression, 8, 14)
-        error.resource_id = "Patient/p2"
+        error.resource_id = "p2"
         raise error
 
     monkeypatch.setattr(database, "evaluate", evaluate)
     (tmp_path / "a.txt").write_text("Patient.broken\n", encoding="utf-8")
 
     ended = run("evaluate", "clinic.duckdb", "Patient.broken")
-    assert "error: several items at 8 in Patient/p2\n" in ended.errors
+    assert "error: several items at 8 (resource p2)\n" in ended.errors
 
     ended = run("evaluate", "clinic.duckdb", "--file", tmp_path / "a.txt")
-    assert "a.txt:1: several items at 8 in Patient/p2\n" in ended.errors
+    assert "a.txt:1: several items at 8 (resource p2)\n" in ended.errors
 
 
 def test_a_bug_is_one_line_too_unless_a_traceback_is_asked_for(run, database, monkeypatch):
