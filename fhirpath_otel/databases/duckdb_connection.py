@@ -17,20 +17,21 @@ releases the lock that keeps other processes out.
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from fhirpath_otel.errors import DatabaseError
 
 if TYPE_CHECKING:
     import duckdb
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CATALOG = "fhir"
@@ -70,18 +71,29 @@ _ERRORS = (
 )
 
 
-@contextmanager
-def interrupts() -> Iterator[None]:
-    """Raises KeyboardInterrupt for Ctrl-C during a short statement in the main thread, where DuckDB hides it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if str(error) != "Query interrupted":
+def aside(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, run on a thread of its own where the main thread calls it: for short calls of DuckDB.
+
+    The main thread must not take Ctrl-C inside of DuckDB: 2.0 makes a RuntimeError of it, and 1.5 loses it (where it
+    clears the error of a failed `import pandas`).
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> T:
+        if threading.current_thread() is not threading.main_thread():
+            return function(*args, **keywords)
+        outcome: Future[T] = Future()
+        run_in_background(lambda: function(*args, **keywords), outcome)
+        try:
+            return outcome.result()
+        except KeyboardInterrupt:
+            wait([outcome])
             raise
-        raise KeyboardInterrupt from None
+
+    return call
 
 
-@interrupts()
+@aside
 def open_database(path: str | os.PathLike[str], *, read_only: bool = False) -> duckdb.DuckDBPyConnection:
     """A connection to the DuckDB file at a path, made where it does not exist, or to memory (`:memory:`).
 
@@ -120,7 +132,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, file: str, mode: str) -> None
         connection.execute(f"{statement} ({options})")
 
 
-@interrupts()
+@aside
 def cursor(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """A connection of its own to the same database, for another thread or transaction. Closing the first closes it."""
     import duckdb

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from fhirpath_otel.databases.duckdb_connection import CATALOG, MEMORY, cursor, database_error, interrupts
+from fhirpath_otel.databases.duckdb_connection import CATALOG, MEMORY, aside, cursor, database_error
 from fhirpath_otel.databases.duckdb_store import Store, bounded_memory
 from fhirpath_otel.databases.duckdb_tables import (
     ConflictError,
@@ -87,7 +87,6 @@ class LoadReport:
         return sum(counts.loaded + counts.replaced + counts.unchanged for counts in self.types.values())
 
 
-@interrupts()
 def load(
     connection: Connection,
     paths: Iterable[str | os.PathLike[str]],
@@ -156,7 +155,6 @@ class _Run:
         own = cursor(connection)
         try:
             with bounded_memory(own, limited=file != MEMORY):
-                own.execute("BEGIN")
                 store = Store(own, seen)
                 try:
                     store.prepare()
@@ -219,6 +217,7 @@ class _Run:
             self._skipped.append(Skipped(error.path, error.line, without_advice(error.message)))
 
 
+@aside
 def _writable_file(connection: Connection) -> str:
     """The file of the database, `:memory:` for none. Raises DatabaseError where it is opened read-only."""
     query = "SELECT path, readonly FROM duckdb_databases() WHERE database_name = $1"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fhirpath_otel.databases.duckdb_connection import run_in_background, stop
+from fhirpath_otel.databases.duckdb_connection import aside, run_in_background, stop
 from fhirpath_otel.databases.duckdb_tables import (
     Counts,
     LoadedType,
@@ -59,10 +59,11 @@ class Store:
         self._waiting = 0
 
     def prepare(self) -> None:
-        """Makes the tables, or lets them grow."""
+        """Begins the transaction, and makes the tables or lets them grow."""
         self._run(self._prepare)
 
     def _prepare(self) -> None:
+        self._connection.execute("BEGIN")
         ensure_schema(self._connection)
         stored = read_structures(self._connection)
         for type_, seen in self._seen.items():
@@ -111,12 +112,9 @@ class Store:
 
     def roll_back(self) -> None:
         """Stops what runs, and undoes everything since the transaction began."""
-        import duckdb
-
         if self._pending is not None:
             stop(self._connection, self._pending)
-        with suppress(duckdb.Error):  # there is no transaction any more if DuckDB ended it
-            self._connection.execute("ROLLBACK")
+        _roll_back(self._connection)
 
     def _insert(self, type_: str) -> None:
         batch, self._batches[type_] = self._batches[type_], _Batch()
@@ -142,6 +140,25 @@ class Store:
         return result
 
 
+@aside
+def _roll_back(connection: Connection) -> None:
+    import duckdb
+
+    with suppress(duckdb.Error):  # there is no transaction any more if DuckDB ended it
+        connection.execute("ROLLBACK")
+
+
+@aside
+def _settings(connection: Connection, names: list[str]) -> dict[str, str]:
+    query = "SELECT name, value FROM duckdb_settings() WHERE name IN (SELECT unnest($1))"
+    return dict(connection.execute(query, [names]).fetchall())
+
+
+@aside
+def _set(connection: Connection, name: str, value: str) -> None:
+    connection.execute(f"SET GLOBAL {name} = '{value}'")
+
+
 @contextmanager
 def bounded_memory(connection: Connection, *, limited: bool) -> Iterator[None]:
     """Keeps DuckDB from holding more than it needs while data pass through it.
@@ -151,23 +168,20 @@ def bounded_memory(connection: Connection, *, limited: bool) -> Iterator[None]:
     """
     import duckdb
 
-    names = ["memory_limit", "write_buffer_row_group_count"]
-    query = "SELECT name, value FROM duckdb_settings() WHERE name IN (SELECT unnest($1))"
-    before: dict[str, str] = dict(connection.execute(query, [names]).fetchall())
+    before = _settings(connection, ["memory_limit", "write_buffer_row_group_count"])
     wanted = {"write_buffer_row_group_count": "1"}
     if limited and _bytes(before["memory_limit"]) > _bytes(MEMORY_LIMIT):
         wanted["memory_limit"] = MEMORY_LIMIT
     try:
         for name in wanted.keys() & before.keys():
-            connection.execute(f"SET GLOBAL {name} = '{wanted[name]}'")
+            _set(connection, name, wanted[name])
         yield
     finally:
         # Where a broken database takes no statement, its error is the one to tell.
         with suppress(duckdb.Error):
             for name in wanted.keys() & before.keys():
                 # A size is printed with one digit, cut off: half a digit more prints the same.
-                value = re.sub(r"\.\d", r"\g<0>5", before[name])
-                connection.execute(f"SET GLOBAL {name} = '{value}'")
+                _set(connection, name, re.sub(r"\.\d", r"\g<0>5", before[name]))
 
 
 def _bytes(size: str) -> float:

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from fhirpath_otel.databases.duckdb_connection import cursor, interrupts
+from fhirpath_otel.databases.duckdb_connection import aside, cursor
 from fhirpath_otel.databases.duckdb_widths import Widths
 from fhirpath_otel.databases.structure import Decimals, Structure, merge, sql_type
 from fhirpath_otel.errors import DatabaseError
@@ -66,7 +66,7 @@ class ConflictError(Exception):
         super().__init__(f"{resource_type}/{id_}")
 
 
-@interrupts()
+@aside
 def structures(connection: Connection) -> dict[str, LoadedType]:
     """The resource types that are loaded, by name; empty for a database that nothing was loaded into."""
     import duckdb

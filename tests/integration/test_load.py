@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fhirpath_otel.databases import duckdb_load, duckdb_store
-from fhirpath_otel.databases.duckdb_connection import cursor, interruptible, interrupts, open_database
+from fhirpath_otel.databases import duckdb_store
+from fhirpath_otel.databases.duckdb_connection import aside, cursor, interruptible, open_database
 from fhirpath_otel.databases.duckdb_load import Counts, Skipped, load, structures
 from fhirpath_otel.databases.sources import Reader, discover
 from fhirpath_otel.errors import DatabaseError, LoadError, UsageError
@@ -450,23 +450,18 @@ class TestInterruption:
             interruptible(database, endless)
         assert database.execute("SELECT 42").fetchall() == [(42,)]
 
-    @pytest.mark.parametrize("where", ["_writable_file", "bounded_memory"])
-    def test_what_duckdb_makes_of_ctrl_c_in_the_main_thread_is_an_interrupt(
-        self, database, tmp_path, monkeypatch, where
-    ):
-        def interrupted(*_, **__):
-            raise RuntimeError("Query interrupted")
+    def test_ctrl_c_during_a_short_call_of_the_main_thread_is_an_interrupt_and_not_lost(self, database):
+        def swallowing():
+            try:
+                return database.execute("SELECT count(*) FROM range(200_000_000) t(i) WHERE i % 7 = 3")
+            except BaseException:  # noqa: BLE001 -- as DuckDB 1.5 clears what its failed import raised
+                return None
 
-        monkeypatch.setattr(duckdb_load, where, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            load(database, [write(tmp_path, CHALMERS)])
-
-    def test_ctrl_c_during_a_statement_of_the_main_thread_is_an_interrupt(self, database):
         previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         try:
-            with pytest.raises(KeyboardInterrupt), interrupts():
-                database.execute("SELECT count(*) FROM range(200_000_000) t(i) WHERE i % 7 = 3")
+            with pytest.raises(KeyboardInterrupt):
+                aside(swallowing)()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
