@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
+    from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure
 
     Attributes = dict[str, AttributeValue]
@@ -91,6 +92,7 @@ def _root_attributes(
         semconv.EXPRESSION_TEXT: disclosure.expression(evaluation.expression),
         semconv.CACHE_HIT: evaluation.cache_hit,
         semconv.RESULT_COUNT_ATTRIBUTE: evaluation.result_count,
+        **_bottlenecks(evaluation.findings),
         semconv.SAMPLING_REASON: decision.reason,
         semconv.ADJUSTED_COUNT: decision.adjusted_count,
     }
@@ -98,6 +100,17 @@ def _root_attributes(
     for stage, active_ns in evaluation.stage_durations().items():
         attributes[_STAGE_DURATIONS[stage]] = active_ns / 1e9
     return attributes
+
+
+def _bottlenecks(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:
+    if not findings:
+        return {}
+    return {
+        semconv.BOTTLENECK_RULE: findings[0].rule,
+        semconv.BOTTLENECK_RULES: tuple(finding.rule for finding in findings),
+        semconv.BOTTLENECK_SEVERITY: findings[0].severity,
+        semconv.BOTTLENECK_ADVICE: tuple(finding.advice for finding in findings),
+    }
 
 
 def _stage(stage: str, evaluation: Evaluation, disclosure: Disclosure) -> tuple[str, SpanKind, Attributes]:
