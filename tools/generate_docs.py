@@ -75,6 +75,12 @@ A sampled caller's span becomes the parent. Below a caller that is not sampled n
 (`unsampled_parent`). Your own sampler (`OTEL_TRACES_SAMPLER`) stands: what it refuses is counted (`host_sampler`),
 and adjusted counts then cover sampled traffic only. Without an SDK every trace is dropped (`no_sdk`).
 
+Kept spans carry the chance of their reason in `tracestate`, as `ot=th:…`: `th:0` for reasons that keep all, the
+threshold of `BASELINE_RATE` for the baseline, so that metrics made of spans (the collector's `span_metrics`) can
+weigh them. It does not tell what was suppressed. Below a caller that carries a threshold the higher of both
+stands, and its trace's randomness decides the baseline; below a sampled caller without one there is none. Where
+your own sampler takes a share without telling a threshold, there is none either.
+
 ## What is never in it
 
 No value out of a resource, no literal of an expression, no bound parameter, no text of a statement, no message of

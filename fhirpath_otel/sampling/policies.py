@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from opentelemetry import baggage
 
 from fhirpath_otel import semconv
+from fhirpath_otel.sampling.baseline import Baseline, Draw
 from fhirpath_otel.sampling.usual_durations import UsualDurations
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
 from fhirpath_otel.telemetry.forks import call_in_forked_child
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 _NOT_SELECTED = Decision(False, semconv.NOT_SELECTED)
 
 
+_CERTAIN = Draw()
+
+
+def _certain(_: Evaluation) -> Draw | None:
+    return _CERTAIN
+
+
 def _nothing(_: Evaluation) -> None:
     return None
 
@@ -36,13 +44,13 @@ def _nothing(_: Evaluation) -> None:
 class Policy:
     """A reason to keep a trace.
 
-    `weight` is how many evaluations one match stands for: more than 1 where matching is a matter of chance.
+    Where it is one only by chance, `draw` says whether an evaluation that matches is chosen, and what it stands for.
     `kept` is told of evaluations that were kept for this reason, `seen` of all of them, when they have been judged.
     """
 
     reason: str
     matches: Callable[[Evaluation], bool]
-    weight: float = 1.0
+    draw: Callable[[Evaluation], Draw | None] = _certain
     kept: Callable[[Evaluation], None] = _nothing
     seen: Callable[[Evaluation], None] = _nothing
 
@@ -103,7 +111,9 @@ def is_forced(evaluation: Evaluation) -> bool:
 
 def has_bottleneck(evaluation: Evaluation) -> bool:
     """Whether a rule found something that is more than a note."""
-    return any(finding.severity != semconv.INFO for finding in evaluation.findings)
+    return bool(evaluation.findings) and any(
+        finding.severity != semconv.INFO for finding in evaluation.findings
+    )
 
 
 def policies(settings: Settings, chance: Callable[[], float] = random.random) -> tuple[Policy, ...]:
@@ -112,7 +122,6 @@ def policies(settings: Settings, chance: Callable[[], float] = random.random) ->
     `chance` gives numbers from 0 to below 1.
     """
     slow_ns = settings.slow_threshold * 1e9
-    rate = settings.baseline_rate
     usual = UsualDurations(settings.max_expressions)
     sightings = FirstSightings(settings.max_expressions)
     return (
@@ -125,7 +134,7 @@ def policies(settings: Settings, chance: Callable[[], float] = random.random) ->
             seen=usual.note,
         ),
         Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
-        Policy(semconv.BASELINE, lambda _: chance() < rate, weight=1 / rate if rate else 1.0),
+        Policy(semconv.BASELINE, lambda _: True, Baseline(settings.baseline_rate, chance).draw),
     )
 
 
@@ -142,7 +151,7 @@ class TailSampler:
         self._seen = tuple(policy.seen for policy in policies if policy.seen is not _nothing)
         self._clock = clock
         self._buckets = {policy.reason: TokenBucket(rate, clock()) for policy in policies}
-        self._suppressed = dict.fromkeys(self._buckets, 0)
+        self._suppressed = dict.fromkeys(self._buckets, 0.0)
         self._renew_lock()
         call_in_forked_child(self._renew_lock)
 
@@ -155,19 +164,19 @@ class TailSampler:
 
     def _decide(self, evaluation: Evaluation) -> Decision:
         for policy in self._policies:
-            if policy.matches(evaluation):
-                return self._ration(policy, evaluation)
+            if policy.matches(evaluation) and (draw := policy.draw(evaluation)) is not None:
+                return self._ration(policy, evaluation, draw)
         return _NOT_SELECTED
 
-    def _ration(self, policy: Policy, evaluation: Evaluation) -> Decision:
+    def _ration(self, policy: Policy, evaluation: Evaluation, draw: Draw) -> Decision:
         with self._lock:
             if not self._buckets[policy.reason].take(self._clock()):
-                self._suppressed[policy.reason] += 1
+                self._suppressed[policy.reason] += draw.weight
                 return Decision(False, policy.reason)
-            represented = 1 + self._suppressed[policy.reason]
-            self._suppressed[policy.reason] = 0
+            represented = draw.weight + self._suppressed[policy.reason]
+            self._suppressed[policy.reason] = 0.0
             policy.kept(evaluation)
-        return Decision(True, policy.reason, policy.weight * represented)
+        return Decision(True, policy.reason, represented, draw.threshold, draw.randomness)
 
     def _renew_lock(self) -> None:
         self._lock = Lock()

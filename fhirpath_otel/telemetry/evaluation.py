@@ -18,11 +18,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a sampler says: keep the trace or not, why, and how many evaluations a kept one stands for."""
+    """What a sampler says: keep the trace or not, why, and how many evaluations a kept one stands for.
+
+    `threshold` is that of the reason itself, in terms of `tracestate.py`: 0 where it keeps all that it is a reason for;
+    None where the trace was kept by chance that its randomness does not tell. `randomness` is what a new trace's id
+    shall end in.
+    """
 
     kept: bool
     reason: str
     adjusted_count: float = 1.0
+    threshold: int | None = 0
+    randomness: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

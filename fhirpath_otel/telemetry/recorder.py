@@ -20,6 +20,7 @@ from fhirpath_otel.telemetry import redaction
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.metrics import Instruments
+from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.spans import write_spans
 
@@ -60,7 +61,7 @@ class Recorder:
         self._decide = decide
         self._analyse = analyse
         self._disclosure = disclosure or Disclosure()
-        self._tracer = trace.get_tracer(semconv.SCOPE, version, tracer_provider, semconv.SCHEMA_URL)
+        self._own = OwnTracer(version, tracer_provider)
         meter = metrics.get_meter(semconv.SCOPE, version or "", meter_provider, semconv.SCHEMA_URL)
         self._instruments = Instruments(meter, self._disclosure, max_expressions)
         self._said = False
@@ -110,7 +111,7 @@ class Recorder:
             return _UNSAMPLED_PARENT, None
         decision = self._decide(evaluation)
         if decision.kept:
-            return write_spans(self._tracer, evaluation, decision, self._disclosure)
+            return write_spans(self._own.tracer(), evaluation, decision, self._disclosure)
         what = semconv.SUPPRESSED if decision.reason in semconv.REASONS else semconv.DROPPED
         return Outcome(False, what, decision.reason), None
 

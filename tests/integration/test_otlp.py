@@ -81,6 +81,7 @@ def test_a_bottleneck_arrives_on_the_root_span_and_as_a_metric(receivers, run_sc
     assert semconv.FINDINGS.name in received.metric_names()
     attributes = {item.key: item.value for item in received.spans()["fhirpath evaluate Patient"].attributes}
     assert attributes["fhirpath.sampling.reason"].string_value == "bottleneck"
+    assert {span.trace_state for span in received.spans().values()} == {"ot=th:0"}
     assert attributes["fhirpath.bottleneck.rule"].string_value == "type-check-dominates"
     assert attributes["fhirpath.bottleneck.severity"].string_value == "warning"
     for name in ("rules", "advice"):
