@@ -35,7 +35,7 @@ def gravest_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 class Analyser:
-    """The findings of an evaluation. Threads may share it; its memory is bounded, at about 2 MB."""
+    """The findings of an evaluation. Threads may share it; its memory is bounded, at about 3 MB."""
 
     def __init__(self, thresholds: Thresholds | None = None, rules: tuple[Rule, ...] = RULES) -> None:
         self._thresholds = thresholds or Thresholds()
@@ -49,12 +49,16 @@ class Analyser:
         """What the rules find, the gravest first; nothing about an evaluation that failed."""
         if evaluation.error_type is not None:
             return ()
+        compiled_before = bool(evaluation.cache_hit) and len(evaluation.stages) < len(semconv.COMPILATION)
+        is_short = evaluation.duration_ns < self._floor_ns
+        if is_short and compiled_before and evaluation.caller is None:
+            return ()  # Most evaluations of a busy service: no rule can find anything.
         stages = evaluation.stage_durations()
         parses = self._count_parse(evaluation, stages)
         executions = self._count_execution(evaluation, stages)
-        cold = self._is_cold(evaluation)
+        cold = not compiled_before and self._is_first(evaluation)
         if (
-            evaluation.duration_ns < self._floor_ns
+            is_short
             and not reached(parses[0], self._thresholds.repeated_parses)
             and not reached(executions[0], self._thresholds.repeated_executions)
         ):
@@ -83,10 +87,7 @@ class Analyser:
         group = caller.trace_id, caller.span_id, template.hash, evaluation.resource_type
         return self._executions.note(group, stages[semconv.SQL], evaluation.end_ns)
 
-    def _is_cold(self, evaluation: Evaluation) -> bool:
-        """Whether it is the first of its expression. What comes compiled from a cache is not asked for."""
+    def _is_first(self, evaluation: Evaluation) -> bool:
+        """Whether its expression was not evaluated before."""
         template = evaluation.template
-        if template is None:
-            return True
-        compiled_before = evaluation.cache_hit and len(evaluation.stages) < len(semconv.COMPILATION)
-        return not compiled_before and self._expressions.note(template.hash, 0, evaluation.end_ns)[0] == 1
+        return template is None or self._expressions.note(template.hash, 0, evaluation.end_ns)[0] == 1

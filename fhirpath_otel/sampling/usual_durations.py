@@ -2,7 +2,8 @@
 
 Durations are counted in buckets that are 9 % wide (eighths of a power of two), as the estimate is needed to the order
 of its own noise only. Counts are halved whenever there are 4,096 of them, so the estimate is that of the last 2,000 to
-4,000 evaluations: after a step in load it has moved by when one in a hundred of those were of the new kind.
+4,000 evaluations. It follows evaluations that become slower when one in a hundred of those are of the new kind, and
+evaluations that become faster when all but one in a hundred are.
 """
 
 from __future__ import annotations
