@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 
 from fhirpath_otel import settings
+from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
 from fhirpath_otel.sampling.policies import TailSampler, policies
@@ -92,6 +93,7 @@ def recorder() -> Recorder:
             values = settings.current()
             _recorder = Recorder(
                 TailSampler(policies(values), values.max_traces_per_second),
+                analyse=Analyser(),
                 disclosure=Disclosure(values.capture_expression, _is_resource_type),
                 max_expressions=values.max_expressions,
                 version=_version(),

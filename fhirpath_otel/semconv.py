@@ -53,6 +53,7 @@ COLLECTION = "collection"
 SQL = "sql"
 IN_MEMORY = "in_memory"
 STAGES = (PARSE, TYPE_CHECK, COLLECTION, SQL, IN_MEMORY)
+COMPILATION = (PARSE, TYPE_CHECK, COLLECTION)
 
 # How an evaluation was executed
 PUSHDOWN = "pushdown"
@@ -61,12 +62,31 @@ PUSHDOWN = "pushdown"
 OTHER = "other"
 UNPARSABLE = "unparsable"
 
+# Bottleneck rules
+PARSE_DOMINATES = "parse-dominates"
+TYPE_CHECK_DOMINATES = "type-check-dominates"
+IN_MEMORY_FALLBACK = "in-memory-fallback"
+PARSE_REPEATED = "parse-repeated"
+N_PLUS_ONE = "n-plus-one"
+RULES = (PARSE_DOMINATES, TYPE_CHECK_DOMINATES, IN_MEMORY_FALLBACK, PARSE_REPEATED, N_PLUS_ONE)
+
+# How grave a bottleneck is
+INFO = "info"
+WARNING = "warning"
+CRITICAL = "critical"
+SEVERITIES = (INFO, WARNING, CRITICAL)
+
+DEBUG_BAGGAGE = "fhirpath.debug"
+"""With this entry of the caller's baggage at `true` the trace is kept."""
+
 # Why a trace was kept
+FORCED = "forced"
 ERROR = "error"
+BOTTLENECK = "bottleneck"
 SLOW = "slow"
 FIRST_SIGHTING = "first_sighting"
 BASELINE = "baseline"
-REASONS = (ERROR, SLOW, FIRST_SIGHTING, BASELINE)
+REASONS = (FORCED, ERROR, BOTTLENECK, SLOW, FIRST_SIGHTING, BASELINE)
 
 # Why it was not, beside a reason whose rate was used up
 NOT_SELECTED = "not_selected"
@@ -82,6 +102,7 @@ DROPPED = "dropped"
 # What of ours was lost, and why
 WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
+WHAT_FINDING = "finding"
 INTERNAL_ERROR = "internal_error"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
@@ -153,6 +174,24 @@ STAGE_DURATION_ATTRIBUTE = Attribute(
     "Seconds the stage was active, so that one span tells the breakdown.",
     "root",
 )
+BOTTLENECK_RULE = Attribute(
+    "fhirpath.bottleneck.rule", "string", "The rule of the gravest finding.", "root, with findings", RULES
+)
+BOTTLENECK_RULES = Attribute(
+    "fhirpath.bottleneck.rules",
+    "string[]",
+    "The rules of all findings, the gravest first.",
+    "root, with findings",
+)
+BOTTLENECK_SEVERITY = Attribute(
+    "fhirpath.bottleneck.severity", "string", "Of the gravest finding.", "root, with findings", SEVERITIES
+)
+BOTTLENECK_ADVICE = Attribute(
+    "fhirpath.bottleneck.advice",
+    "string[]",
+    "What to do about each of `fhirpath.bottleneck.rules`: static text.",
+    "root, with findings",
+)
 SAMPLING_REASON = Attribute("fhirpath.sampling.reason", "string", "Why this trace was kept.", "root", REASONS)
 ADJUSTED_COUNT = Attribute(
     "fhirpath.sampling.adjusted_count",
@@ -184,6 +223,10 @@ SPAN_ATTRIBUTES = (
     RESULT_COUNT_ATTRIBUTE,
     CACHE_HIT,
     STAGE_DURATION_ATTRIBUTE,
+    BOTTLENECK_RULE,
+    BOTTLENECK_RULES,
+    BOTTLENECK_SEVERITY,
+    BOTTLENECK_ADVICE,
     SAMPLING_REASON,
     ADJUSTED_COUNT,
     ERROR_TYPE,
@@ -194,6 +237,11 @@ SPAN_ATTRIBUTES = (
 )
 
 CACHE_RESULT = Attribute("result", "string", "Whether the cache had the expression.", values=("hit", "miss"))
+FINDING_RULE = Attribute("rule", "string", "The bottleneck rule.", values=RULES)
+FINDING_SEVERITY = Attribute(
+    "severity", "string", "By what mending it would save; `info` is little.", values=SEVERITIES
+)
+FINDING_STAGE = Attribute("stage", "string", "The stage that the finding is about.", values=STAGES)
 DECISION = Attribute(
     "decision",
     "string",
@@ -206,7 +254,7 @@ DECISION_REASON = Attribute(
     "Of kept and suppressed traces the policy that chose them; of dropped ones what stood against them.",
     values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
 )
-LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN))
+LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING))
 LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR))
 
 DURATION_BOUNDARIES = (
@@ -262,6 +310,13 @@ DB_OPERATION_DURATION = Metric(
     (DB_SYSTEM_NAME, DB_OPERATION_NAME, DB_COLLECTION_NAME, ERROR_TYPE),
     DURATION_BOUNDARIES,
 )
+FINDINGS = Metric(
+    "fhirpath.bottleneck.findings",
+    "counter",
+    "{finding}",
+    "Bottlenecks found (see [rules](rules.md)), whatever became of the trace.",
+    (FINDING_RULE, FINDING_SEVERITY, FINDING_STAGE),
+)
 EXPRESSION_INFO = Metric(
     "fhirpath.expression.info",
     "observable gauge",
@@ -291,6 +346,7 @@ METRICS = (
     PARSER_CACHE_REQUESTS,
     RESULT_COUNT,
     DB_OPERATION_DURATION,
+    FINDINGS,
     EXPRESSION_INFO,
     TRACES,
     LOST,

@@ -84,7 +84,10 @@ class Settings:
     """The values in force; an attribute's name is the variable's, in lower case and without the prefix."""
 
     slow_threshold: float = _setting(
-        1.0, "An evaluation that takes longer is slow, and its trace is kept.", unit="seconds", minimum=0
+        1.0,
+        "An evaluation that takes longer is slow, whatever is usual for its expression; its trace is kept.",
+        unit="seconds",
+        minimum=0,
     )
     baseline_rate: float = _setting(
         0.01, "Share of the ordinary evaluations whose trace is kept.", minimum=0, maximum=1
@@ -102,8 +105,8 @@ class Settings:
     )
     max_expressions: int = _setting(
         200,
-        "Distinct expressions that metrics tell apart by hash, and whose first sighting is remembered; others"
-        " are labelled `other`.",
+        "Distinct expressions that metrics tell apart by hash (others are labelled `other`), and whose first"
+        " sighting and usual duration are remembered.",
         minimum=0,
         maximum=500,
     )

@@ -7,23 +7,33 @@ What a bucket suppresses is counted, and the next trace kept for the same reason
 
 from __future__ import annotations
 
-import os
 import random
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from opentelemetry import baggage
+
 from fhirpath_otel import semconv
+from fhirpath_otel.sampling.baseline import Baseline, Draw
+from fhirpath_otel.sampling.usual_durations import UsualDurations
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
+from fhirpath_otel.telemetry.forks import call_in_forked_child
 
 if TYPE_CHECKING:
     from fhirpath_otel.settings import Settings
 
 _NOT_SELECTED = Decision(False, semconv.NOT_SELECTED)
+
+
+_CERTAIN = Draw()
+
+
+def _certain(_: Evaluation) -> Draw | None:
+    return _CERTAIN
 
 
 def _nothing(_: Evaluation) -> None:
@@ -34,14 +44,15 @@ def _nothing(_: Evaluation) -> None:
 class Policy:
     """A reason to keep a trace.
 
-    `weight` is how many evaluations one match stands for: more than 1 where matching is a matter of chance.
-    `kept` is told of evaluations that were kept for this reason.
+    Where it is one only by chance, `draw` says whether an evaluation that matches is chosen, and what it stands for.
+    `kept` is told of evaluations that were kept for this reason, `seen` of all of them, when they have been judged.
     """
 
     reason: str
     matches: Callable[[Evaluation], bool]
-    weight: float = 1.0
+    draw: Callable[[Evaluation], Draw | None] = _certain
     kept: Callable[[Evaluation], None] = _nothing
+    seen: Callable[[Evaluation], None] = _nothing
 
 
 class TokenBucket:
@@ -91,57 +102,81 @@ class FirstSightings:
                 self._seen.popitem(last=False)
 
 
+def is_forced(evaluation: Evaluation) -> bool:
+    """Whether the caller's baggage asks for the trace."""
+    if not evaluation.context:
+        return False
+    return str(baggage.get_baggage(semconv.DEBUG_BAGGAGE, evaluation.context)).lower() == "true"
+
+
+def has_bottleneck(evaluation: Evaluation) -> bool:
+    """Whether a rule found something that is more than a note."""
+    return bool(evaluation.findings) and any(
+        finding.severity != semconv.INFO for finding in evaluation.findings
+    )
+
+
 def policies(settings: Settings, chance: Callable[[], float] = random.random) -> tuple[Policy, ...]:
-    """The reasons to keep a trace, in the order they are asked: error, slow, first sighting, baseline.
+    """The reasons to keep a trace, in the order they are asked (`semconv.REASONS`).
 
     `chance` gives numbers from 0 to below 1.
     """
     slow_ns = settings.slow_threshold * 1e9
-    rate = settings.baseline_rate
+    usual = UsualDurations(settings.max_expressions)
     sightings = FirstSightings(settings.max_expressions)
     return (
+        Policy(semconv.FORCED, is_forced),
         Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
-        Policy(semconv.SLOW, lambda evaluation: evaluation.duration_ns > slow_ns),
+        Policy(semconv.BOTTLENECK, has_bottleneck),
+        Policy(
+            semconv.SLOW,
+            lambda evaluation: evaluation.duration_ns > slow_ns or usual.is_exceeded(evaluation),
+            seen=usual.note,
+        ),
         Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
-        Policy(semconv.BASELINE, lambda _: chance() < rate, weight=1 / rate if rate else 1.0),
+        Policy(semconv.BASELINE, lambda _: True, Baseline(settings.baseline_rate, chance).draw),
     )
 
 
 class TailSampler:
     """Decides by the first policy that matches, as far as its bucket of `rate` traces a second allows.
 
-    Threads may share it; only candidates to be kept take the lock. `clock` gives seconds, from any start.
+    Threads may share it; only candidates to be kept take its lock. `clock` gives seconds, from any start.
     """
 
     def __init__(
         self, policies: tuple[Policy, ...], rate: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._policies = policies
+        self._seen = tuple(policy.seen for policy in policies if policy.seen is not _nothing)
         self._clock = clock
         self._buckets = {policy.reason: TokenBucket(rate, clock()) for policy in policies}
-        self._suppressed = dict.fromkeys(self._buckets, 0)
+        self._suppressed = dict.fromkeys(self._buckets, 0.0)
         self._renew_lock()
-        if hasattr(os, "register_at_fork"):
-            # Another thread may hold the lock at a fork, and nobody would ever release the child's copy.
-            renew = weakref.WeakMethod(self._renew_lock)
-            os.register_at_fork(after_in_child=lambda: (method := renew()) and method())
+        call_in_forked_child(self._renew_lock)
 
     def __call__(self, evaluation: Evaluation) -> Decision:
         """Whether the finished evaluation's trace is kept, and why."""
+        decision = self._decide(evaluation)
+        for seen in self._seen:
+            seen(evaluation)
+        return decision
+
+    def _decide(self, evaluation: Evaluation) -> Decision:
         for policy in self._policies:
-            if policy.matches(evaluation):
-                return self._ration(policy, evaluation)
+            if policy.matches(evaluation) and (draw := policy.draw(evaluation)) is not None:
+                return self._ration(policy, evaluation, draw)
         return _NOT_SELECTED
 
-    def _ration(self, policy: Policy, evaluation: Evaluation) -> Decision:
+    def _ration(self, policy: Policy, evaluation: Evaluation, draw: Draw) -> Decision:
         with self._lock:
             if not self._buckets[policy.reason].take(self._clock()):
-                self._suppressed[policy.reason] += 1
+                self._suppressed[policy.reason] += draw.weight
                 return Decision(False, policy.reason)
-            represented = 1 + self._suppressed[policy.reason]
-            self._suppressed[policy.reason] = 0
+            represented = draw.weight + self._suppressed[policy.reason]
+            self._suppressed[policy.reason] = 0.0
             policy.kept(evaluation)
-        return Decision(True, policy.reason, policy.weight * represented)
+        return Decision(True, policy.reason, represented, draw.threshold, draw.randomness)
 
     def _renew_lock(self) -> None:
         self._lock = Lock()

@@ -10,17 +10,26 @@ from fhirpath_otel import semconv
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
+    from opentelemetry.trace import SpanContext
 
+    from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Template
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a sampler says: keep the trace or not, why, and how many evaluations a kept one stands for."""
+    """What a sampler says: keep the trace or not, why, and how many evaluations a kept one stands for.
+
+    `threshold` is that of the reason itself, in terms of `tracestate.py`: 0 where it keeps all that it is a reason for;
+    None where the trace was kept by chance that its randomness does not tell. `randomness` is what a new trace's id
+    shall end in.
+    """
 
     kept: bool
     reason: str
     adjusted_count: float = 1.0
+    threshold: int | None = 0
+    randomness: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,8 @@ class Evaluation:
     A result that is fetched bit by bit also says how long the database (`sql_active_ns`) and the memory engine
     (`in_memory_active_ns`) really worked, and how long the consumer had the word (`consumer_ns`): a stage's span
     lasts until the result is exhausted or closed, but the consumer's time is neither the stage's nor the
-    evaluation's duration. `resource_type` and the collection of `statement_summary` are shown only where the
+    evaluation's duration. `obstacle` is the place in the expression of what the database could not express, if that is
+    why it is evaluated in memory. `resource_type` and the collection of `statement_summary` are shown only where the
     model knows them.
     """
 
@@ -55,6 +65,7 @@ class Evaluation:
     fhir_version: str | None = None
     resource_type: str | None = None
     execution_mode: str | None = None
+    obstacle: tuple[int, int] | None = None
     cache_hit: bool | None = None
     result_count: int | None = None
     sql_active_ns: int | None = None
@@ -66,6 +77,8 @@ class Evaluation:
     # Filled in when the recorder finishes it.
     end_ns: int = 0
     duration_ns: int = 0
+    caller: SpanContext | None = None
+    findings: tuple[Finding, ...] = ()
     error_type: str | None = None
     outcome: Outcome | None = None
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter
 
     from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
+    from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure, Template
 
 MAX_SERIES = 1_200
@@ -51,6 +52,7 @@ class Instruments:
         self._db_duration = _histogram(meter, semconv.DB_OPERATION_DURATION)
         self._result_count = _histogram(meter, semconv.RESULT_COUNT)
         self._cache_requests = _counter(meter, semconv.PARSER_CACHE_REQUESTS)
+        self._findings = _counter(meter, semconv.FINDINGS)
         self._traces = _counter(meter, semconv.TRACES)
         self._lost = _counter(meter, semconv.LOST)
         active, info = semconv.EVALUATION_ACTIVE, semconv.EXPRESSION_INFO
@@ -87,6 +89,8 @@ class Instruments:
         if evaluation.cache_hit is not None:
             result = "hit" if evaluation.cache_hit else "miss"
             self._cache_requests.add(1, {semconv.CACHE_RESULT.name: result}, context)
+        for finding in evaluation.findings:
+            self._findings.add(1, _finding_attributes(finding), context)
         decision = {semconv.DECISION.name: outcome.decision, semconv.DECISION_REASON.name: outcome.reason}
         self._traces.add(1, decision, context)
 
@@ -153,6 +157,14 @@ class Instruments:
             for key, text in list(self._templates.items())
             if text is not None
         ]
+
+
+def _finding_attributes(finding: Finding) -> dict[str, str]:
+    return {
+        semconv.FINDING_RULE.name: finding.rule,
+        semconv.FINDING_SEVERITY.name: finding.severity,
+        semconv.FINDING_STAGE.name: finding.stage,
+    }
 
 
 def _histogram(meter: Meter, metric: semconv.Metric) -> Histogram:

@@ -2,7 +2,8 @@
 
 A span of the SDK costs about 25 µs, a tuple 0.1 µs; so stages are tuples, and only evaluations whose trace is kept
 become spans, through the API with explicit times (`spans.py`). Metrics count every evaluation (`metrics.py`). Who
-is kept is decided by an injected function (`fhirpath_otel.sampling`). Nothing here ever raises into the host.
+is kept is decided by an injected function (`fhirpath_otel.sampling`), what was slow is found by another
+(`fhirpath_otel.analysis`). Nothing here ever raises into the host.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from opentelemetry import metrics, trace
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
+from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.metrics import Instruments
+from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.spans import write_spans
 
-__all__ = ["Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
+__all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
 
+Analyse = Callable[[Evaluation], tuple[Finding, ...]]
 Decide = Callable[[Evaluation], Decision]
 
 _logger = logging.getLogger("fhirpath_otel")
@@ -31,17 +35,23 @@ _LOST = Outcome(False, semconv.DROPPED, semconv.INTERNAL_ERROR)
 _UNSAMPLED_PARENT = Outcome(False, semconv.DROPPED, semconv.UNSAMPLED_PARENT)
 
 
+def _finds_nothing(_: Evaluation) -> tuple[Finding, ...]:
+    return ()
+
+
 class Recorder:
     """Takes evaluations from begin to finish. Threads may share it.
 
-    `decide` says whose trace is kept, `disclosure` what telemetry may show; by default templates, and no names of
-    types. Without providers the global ones are used, also when they are set later.
+    `analyse` says what was slow in an evaluation, `decide` whose trace is kept, `disclosure` what telemetry may show;
+    by default templates, and no names of types. Without providers the global ones are used, also when they are set
+    later.
     """
 
     def __init__(
         self,
         decide: Decide,
         *,
+        analyse: Analyse = _finds_nothing,
         disclosure: Disclosure | None = None,
         max_expressions: int = 200,
         version: str | None = None,
@@ -49,8 +59,9 @@ class Recorder:
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
         self._decide = decide
+        self._analyse = analyse
         self._disclosure = disclosure or Disclosure()
-        self._tracer = trace.get_tracer(semconv.SCOPE, version, tracer_provider, semconv.SCHEMA_URL)
+        self._own = OwnTracer(version, tracer_provider)
         meter = metrics.get_meter(semconv.SCOPE, version or "", meter_provider, semconv.SCHEMA_URL)
         self._instruments = Instruments(meter, self._disclosure, max_expressions)
         self._said = False
@@ -87,22 +98,31 @@ class Recorder:
         if evaluation.template is None and evaluation.expression is not None:
             evaluation.template = redaction.unparsable(evaluation.expression)
         evaluation.duration_ns = evaluation.active_ns()
+        caller = trace.get_current_span(evaluation.context).get_span_context()
+        evaluation.caller = caller if caller.is_valid else None
+        evaluation.findings = self._find(evaluation)
         outcome, context = self._sample(evaluation)
         self._instruments.record(evaluation, outcome, context)
         return outcome
 
     def _sample(self, evaluation: Evaluation) -> tuple[Outcome, otel_context.Context | None]:
         """What becomes of the trace, and the context of the root span if it was kept."""
-        parent = trace.get_current_span(evaluation.context).get_span_context()
-        if parent.is_valid and not parent.trace_flags.sampled:
+        if evaluation.caller is not None and not evaluation.caller.trace_flags.sampled:
             return _UNSAMPLED_PARENT, None
         decision = self._decide(evaluation)
         if decision.kept:
-            return write_spans(self._tracer, evaluation, decision, self._disclosure)
+            return write_spans(self._own.tracer(), evaluation, decision, self._disclosure)
         what = semconv.SUPPRESSED if decision.reason in semconv.REASONS else semconv.DROPPED
         return Outcome(False, what, decision.reason), None
 
-    def _failed(self, error: Exception) -> None:
+    def _find(self, evaluation: Evaluation) -> tuple[Finding, ...]:
+        try:
+            return self._analyse(evaluation)
+        except Exception as error:  # noqa: BLE001 -- a rule that fails costs its findings only
+            self._failed(error, semconv.WHAT_FINDING)
+            return ()
+
+    def _failed(self, error: Exception, what: str = semconv.WHAT_EVALUATION) -> None:
         if not self._said:
             self._said = True
             _logger.warning(
@@ -111,4 +131,4 @@ class Recorder:
                 type(error).__name__,
                 semconv.LOST.name,
             )
-        self._instruments.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR)
+        self._instruments.lost(what, semconv.INTERNAL_ERROR)

@@ -10,6 +10,8 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Outcome
+from fhirpath_otel.telemetry.own_tracer import start_root
+from fhirpath_otel.telemetry.tracestate import incoming_threshold
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
     from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
+    from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure
 
     Attributes = dict[str, AttributeValue]
@@ -40,11 +43,14 @@ def write_spans(
     resource_type = disclosure.type_name(evaluation.resource_type)
     # One offset for the whole trace, so that a clock that is set meanwhile cannot tear it apart.
     offset_ns = time_ns() - perf_counter_ns()
-    root = tracer.start_span(
+    root = start_root(
+        tracer,
         semconv.EVALUATE_SPAN.name.replace("{resource type}", resource_type or "").rstrip(),
-        context=evaluation.context,
-        attributes=_root_attributes(evaluation, decision, disclosure, resource_type),
-        start_time=evaluation.start_ns + offset_ns,
+        evaluation.context,
+        _root_attributes(evaluation, decision, disclosure, resource_type),
+        evaluation.start_ns + offset_ns,
+        threshold=_threshold(evaluation, decision),
+        randomness=decision.randomness,
     )
     identity = root.get_span_context()
     if not (root.is_recording() and identity.trace_flags.sampled):
@@ -57,6 +63,14 @@ def write_spans(
         _end(span, end_ns + offset_ns, evaluation.error_type if number == failed else None)
     _end(root, evaluation.end_ns + offset_ns, evaluation.error_type)
     return Outcome(True, semconv.KEPT, decision.reason, identity.trace_id), context
+
+
+def _threshold(evaluation: Evaluation, decision: Decision) -> int | None:
+    """The threshold of the reason and the caller's together; None where one of them is not known."""
+    if decision.threshold is None or evaluation.caller is None:
+        return decision.threshold
+    incoming = incoming_threshold(evaluation.caller)
+    return None if incoming is None else max(decision.threshold, incoming)
 
 
 def _refusal(root: Span, evaluation: Evaluation) -> Outcome:
@@ -91,6 +105,7 @@ def _root_attributes(
         semconv.EXPRESSION_TEXT: disclosure.expression(evaluation.expression),
         semconv.CACHE_HIT: evaluation.cache_hit,
         semconv.RESULT_COUNT_ATTRIBUTE: evaluation.result_count,
+        **_bottlenecks(evaluation.findings),
         semconv.SAMPLING_REASON: decision.reason,
         semconv.ADJUSTED_COUNT: decision.adjusted_count,
     }
@@ -98,6 +113,17 @@ def _root_attributes(
     for stage, active_ns in evaluation.stage_durations().items():
         attributes[_STAGE_DURATIONS[stage]] = active_ns / 1e9
     return attributes
+
+
+def _bottlenecks(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:
+    if not findings:
+        return {}
+    return {
+        semconv.BOTTLENECK_RULE: findings[0].rule,
+        semconv.BOTTLENECK_RULES: tuple(finding.rule for finding in findings),
+        semconv.BOTTLENECK_SEVERITY: findings[0].severity,
+        semconv.BOTTLENECK_ADVICE: tuple(finding.advice for finding in findings),
+    }
 
 
 def _stage(stage: str, evaluation: Evaluation, disclosure: Disclosure) -> tuple[str, SpanKind, Attributes]:

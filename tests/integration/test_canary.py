@@ -38,7 +38,8 @@ def evaluate(expression, error_type):
     evaluation.resource_type = "Kanarienvogel17"
     evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Kanarienvogel18"
     evaluation.execution_mode, evaluation.result_count, evaluation.cache_hit = "pushdown", 1, False
-    evaluation.stages += [("parse", 0, 1), ("sql", 1, 2)]
+    evaluation.stages += [("parse", 0, 1), ("sql", 1, 2), ("in_memory", 2, 10**8)]
+    evaluation.start_ns, evaluation.obstacle = evaluation.start_ns - 10**8, (8, 20)
     try:
         evaluation.template = expression_template(parse(expression), load_model())
     except ExpressionError as error:
@@ -76,6 +77,7 @@ def places(receivers, run_script, tmp_path):
             )
         [file] = (tmp_path / "state").rglob("*.otlp.jsonl")
         assert len(received.spans()) > 1
+        assert semconv.FINDINGS.name in received.metric_names()
         assert semconv.EXPRESSION_INFO.name in received.metric_names() or "hash" in variables.values()
         return {
             "spans": b"".join(request.SerializeToString() for request in received.traces),

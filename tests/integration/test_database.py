@@ -64,6 +64,18 @@ def test_in_memory_the_reason_names_the_operator(database):
     assert {"sql", "in_memory"} <= set(dict(result.explain().stages))
 
 
+def test_the_place_of_what_sql_cannot_express_is_noted_unless_memory_was_asked_for(database):
+    text = "Patient.name.first().family.upper()"
+    fallen_back = database.evaluate(text)
+    fallen_back.fetchall()
+    start, end = fallen_back._evaluation.obstacle
+    assert "upper()" in text[start:end]
+    for mode, healthy in (("memory", text), ("auto", "Patient.name.family")):
+        result = database.evaluate(healthy, mode=mode)
+        result.fetchall()
+        assert result._evaluation.obstacle is None
+
+
 def test_only_what_ran_is_a_stage(database):
     text = "Patient.name.count() > 17"
     first, second = database.evaluate(text), database.evaluate(text)

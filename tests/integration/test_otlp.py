@@ -54,7 +54,8 @@ def test_spans_and_metrics_arrive_with_headers_and_resource(receivers, run_scrip
     }
     assert spans["fhirpath evaluate Patient"].trace_id.hex() in done.stdout.split()
     assert spans["SELECT Patient"].parent_span_id == spans["fhirpath evaluate Patient"].span_id
-    assert received.metric_names() == {item.name for item in semconv.METRICS} - {semconv.LOST.name}
+    unseen = {semconv.LOST.name, semconv.FINDINGS.name}
+    assert received.metric_names() == {item.name for item in semconv.METRICS} - unseen
     for resource in received.resources():
         assert (resource["service.name"], resource["deployment.environment.name"]) == ("clinic", "test")
     for headers in received.headers:
@@ -63,6 +64,28 @@ def test_spans_and_metrics_arrive_with_headers_and_resource(receivers, run_scrip
         assert received.paths == {"/v1/traces", "/v1/metrics"}
         encodings = {headers.get("content-encoding") for headers in received.headers}
         assert encodings == {compression or None}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_bottleneck_arrives_on_the_root_span_and_as_a_metric(receivers, run_script, protocol):
+    script = EVALUATE.replace('(None, "database")', "(None, None)")
+    script = script.replace(
+        "recorder.begin()\n", "recorder.begin()\n    evaluation.start_ns -= 12_000_000\n", 1
+    )
+    script = script.replace("start + 1)", "start + 10_000_000 * (stage == semconv.TYPE_CHECK))")
+    with receivers[protocol]() as received:
+        done = run_script(
+            script, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint, OTEL_EXPORTER_OTLP_PROTOCOL=protocol
+        )
+    assert done.stderr == ""
+    assert semconv.FINDINGS.name in received.metric_names()
+    attributes = {item.key: item.value for item in received.spans()["fhirpath evaluate Patient"].attributes}
+    assert attributes["fhirpath.sampling.reason"].string_value == "bottleneck"
+    assert {span.trace_state for span in received.spans().values()} == {"ot=th:0"}
+    assert attributes["fhirpath.bottleneck.rule"].string_value == "type-check-dominates"
+    assert attributes["fhirpath.bottleneck.severity"].string_value == "warning"
+    for name in ("rules", "advice"):
+        assert len(attributes[f"fhirpath.bottleneck.{name}"].array_value.values) == 1
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -8,9 +8,11 @@ import pytest
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import metrics
+from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
 
+FINDING = Finding("n-plus-one", "warning", "sql", 0, 12, {}, 0.1, "Evaluate once.")
 DROP = Decision(False, "not_selected")
 
 
@@ -165,7 +167,14 @@ def test_losses_are_counted_by_what_and_why(telemetry):
     assert telemetry.counts("fhirpath.telemetry.dropped") == {("span", "file_error"): 3}
 
 
-def test_every_metric_is_emitted_with_the_units_of_the_table(telemetry):
+def test_findings_are_counted_whatever_becomes_of_the_trace(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP, analyse=lambda _: (FINDING, FINDING))
+    finish(telemetry)
+    assert telemetry.counts("fhirpath.bottleneck.findings") == {("n-plus-one", "warning", "sql"): 2}
+
+
+def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
+    telemetry = make_telemetry(analyse=lambda _: (FINDING,))
     finish(
         telemetry,
         stages=[("sql", 0, 1)],

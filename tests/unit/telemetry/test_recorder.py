@@ -121,6 +121,33 @@ def test_a_failure_of_ours_is_counted_said_once_and_never_raised(make_telemetry,
     assert "CANARY" not in caplog.text
 
 
+def test_analysis_comes_before_the_decision_and_sees_the_caller(make_telemetry):
+    seen = []
+
+    def analyse(evaluation):
+        seen.append(evaluation.caller)
+        return ("found",)
+
+    telemetry = make_telemetry(
+        lambda evaluation: seen.append(evaluation.findings) or Decision(False, "not_selected"),
+        analyse=analyse,
+    )
+    telemetry.recorder._instruments.record = lambda *_: None
+    with trace.use_span(remote_parent(sampled=True)):
+        telemetry.recorder.finish(telemetry.recorder.begin())
+    assert (seen[0].trace_id, seen[0].span_id, seen[1]) == (0xABC, 0x77, ("found",))
+
+
+def test_a_rule_that_fails_costs_its_findings_only(make_telemetry, caplog):
+    def analyse(evaluation):
+        raise RuntimeError("CANARY-MESSAGE")
+
+    telemetry = make_telemetry(analyse=analyse)
+    assert telemetry.recorder.finish(telemetry.recorder.begin()).kept
+    assert telemetry.counts("fhirpath.telemetry.dropped") == {("finding", "internal_error"): 1}
+    assert "CANARY" not in caplog.text
+
+
 def test_a_context_that_cannot_be_had_costs_the_parent_not_the_evaluation(telemetry, monkeypatch, caplog):
     def fail():
         raise RuntimeError("CANARY")

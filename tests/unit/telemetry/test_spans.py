@@ -6,6 +6,7 @@ import pytest
 from opentelemetry.trace import SpanKind, StatusCode
 
 from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.redaction import Disclosure, Template
 
 TEMPLATE = Template("Patient.name.where(use = ?).family", "0123456789abcdef")
@@ -75,6 +76,22 @@ def test_the_root_tells_what_was_evaluated_how_and_why_it_was_kept(telemetry):
     assert root.instrumentation_scope.name == "fhirpath_otel"
     assert root.instrumentation_scope.schema_url == semconv.SCHEMA_URL
     assert telemetry.spans()["fhirpath parse"].attributes["fhirpath.cache.hit"] is True
+
+
+def test_the_root_tells_the_bottlenecks_with_the_gravest_first(make_telemetry):
+    findings = (
+        Finding("n-plus-one", "warning", "sql", 0, 12, {"executions": 10.0}, 0.1, "Evaluate once."),
+        Finding("parse-repeated", "info", "parse", 0, 12, {"parses": 10.0}, 0.001, "Keep it."),
+    )
+    telemetry = make_telemetry(analyse=lambda _: findings)
+    finish(telemetry)
+    attributes = telemetry.spans()["fhirpath evaluate Patient"].attributes
+    assert {name: value for name, value in attributes.items() if name.startswith("fhirpath.bottleneck.")} == {
+        "fhirpath.bottleneck.rule": "n-plus-one",
+        "fhirpath.bottleneck.rules": ("n-plus-one", "parse-repeated"),
+        "fhirpath.bottleneck.severity": "warning",
+        "fhirpath.bottleneck.advice": ("Evaluate once.", "Keep it."),
+    }
 
 
 @pytest.mark.parametrize(("system", "kind"), [("duckdb", SpanKind.INTERNAL), ("postgresql", SpanKind.CLIENT)])
