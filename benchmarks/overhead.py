@@ -4,6 +4,7 @@ Each work is run with and without telemetry in turn, in this process: a compiled
 resource, noted by hand as an instrumentor would; the pipeline over a small table; the pipeline over a larger one.
 Without telemetry means that no recorder is there; the pipeline's own notes stay, as its result explains itself by
 them. DuckDB has one thread. What is compared is CPU time of this process, exporting included.
+
 Spans and metrics go out over OTLP/HTTP to a process of its own that throws them away. Spans are flushed within what is
 measured: every five seconds as the SDK does by itself, and with plain SDK spans before its queue is full, as it would
 drop them. The metrics are collected once at the end: what that costs is a figure of its own, to be set against the
@@ -148,7 +149,7 @@ def arms(sdk: Sdk) -> list[Arm]:
         sampler = TailSampler(policies(values), values.max_traces_per_second)
         return Recorder(decide or sampler, **providers)
 
-    providers = {"tracer_provider": sdk.traces, "meter_provider": sdk.metrics}
+    providers: dict[str, Any] = {"tracer_provider": sdk.traces, "meter_provider": sdk.metrics}
     return [
         Arm("no SDK, stages", recorder(), bar_applies=True),
         Arm("SDK, stages, tail-sampled", recorder(**providers), sdk.processor.force_flush, bar_applies=True),
@@ -189,7 +190,8 @@ def works(folder: Path, small: fo.Database, large: fo.Database) -> list[Work]:
 
     def pipeline(database: fo.Database, expression: str) -> Evaluate:
         def evaluate(recorder: Any) -> None:
-            database.recorder = recorder or NotesOnly()
+            watching: Any = recorder or NotesOnly()
+            database.recorder = watching
             database.evaluate(expression).fetchall()
 
         return evaluate
