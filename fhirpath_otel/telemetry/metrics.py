@@ -149,14 +149,11 @@ class Instruments:
         if folding.sdk_instrument(self._duration.instrument) is None:
             return False
         with self._lock:
-            self._sample()
+            for histogram in self._histograms:
+                histogram.look()
+            self._let_counters_wait()
             self._measured = True
         return True
-
-    def _sample(self) -> None:
-        for histogram in self._histograms:
-            histogram.sample()
-        self._let_counters_wait()
 
     def _let_counters_wait(self) -> None:
         """Sums wait for the next collection only where an SDK that we know will ask for them."""
@@ -193,8 +190,10 @@ class Instruments:
     def _fold(self) -> None:
         with self._lock:
             self._add_up()
-            for histogram in self._histograms:
-                histogram.fold()
+            lost = [histogram.fold() for histogram in self._histograms]
+            if any(lost):
+                # An evaluation has one duration; if only others were lost, rather count too many than none.
+                self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR, lost[0] or max(lost))
             for counter in self._counters:
                 counter.fold()
             self._let_counters_wait()

@@ -360,3 +360,19 @@ def test_a_process_makes_at_most_2000_series(make_telemetry):
     for name in ("fhirpath.evaluation.duration", "db.client.operation.duration", "fhirpath.result.count"):
         assert total(telemetry, name) == 6_000
     assert sum(telemetry.counts("fhirpath.telemetry.traces").values()) == 6_000
+
+
+def test_what_an_sdk_loses_at_folding_is_counted(make_telemetry, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    telemetry = make_telemetry(lambda _: DROP)
+    fill(telemetry, 0, 3)
+    folds = telemetry.recorder._instruments._duration.folds
+    monkeypatch.setattr(folding, "fold", fail)
+    telemetry.points("fhirpath.evaluation.duration")
+    fill(telemetry, 0, 2)
+    lost = {("evaluation", "internal_error"): 3} if folds else {}
+    assert telemetry.counts("fhirpath.telemetry.dropped") == lost
+    assert total(telemetry, "fhirpath.evaluation.duration") == (2 if folds else 5)
+    assert telemetry.counts("fhirpath.telemetry.traces") == {("dropped", "not_selected"): 5}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.metrics import NoOpMeter
@@ -51,9 +51,10 @@ class Sdk:
 
     def __post_init__(self) -> None:
         readers = [self.reader, *self.more_readers]
-        self.meter = sdk.MeterProvider(readers, views=self.views, shutdown_on_exit=False).get_meter("test")
+        self.provider = sdk.MeterProvider(readers, views=self.views, shutdown_on_exit=False)
+        self.meter = self.provider.get_meter("test")
         self.histogram = FoldedHistogram(self.meter, METRIC, NANOSECONDS, 10)
-        self.histogram.sample()
+        self.histogram.look()
 
     def note(self, *values: int) -> None:
         for value in values:
@@ -64,6 +65,7 @@ VALUES = st.lists(st.integers(0, 2 * 10**11) | st.sampled_from([10**4, 2 * 10**4
 
 
 @pytest.mark.parametrize("temporality", [{}, DELTA])
+@settings(deadline=None)
 @given(intervals=st.lists(VALUES, min_size=1, max_size=3))
 def test_sums_are_what_the_sdk_makes_of_the_values(temporality, intervals):
     ours = Sdk(InMemoryMetricReader(preferred_temporality=temporality))
@@ -163,7 +165,7 @@ def test_an_sdk_whose_insides_are_others_does_not_fold(name):
             return getattr(known if other != name else None, other)
 
     known, matches[:] = matches[0], [Unknown()]
-    ours.histogram.sample()
+    ours.histogram.look()
     assert not ours.histogram.folds
 
 
@@ -212,3 +214,32 @@ def test_counters_count_the_same_whether_their_sums_wait_or_not(folds):
     counter.fold()
     counts = {point.attributes["a"]: point.value for point in points(ours.reader, semconv.TRACES.name)}
     assert counts == {"0": 1, "1": 1, "other": 3}
+
+
+def test_an_sdk_that_fails_at_folding_loses_one_fold_and_then_gets_single_values(monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    ours = Sdk()
+    ours.note(1000, 1000)
+    monkeypatch.setattr(folding, "fold", fail)
+    assert ours.histogram.fold() == (2 if FOLDS else 0)
+    monkeypatch.undo()
+    ours.note(3000)
+    assert ours.histogram.fold() == 0
+    assert not ours.histogram.folds
+    [point] = points(ours.reader)
+    assert (point.count, point.max) == ((1, 3e-6) if FOLDS else (3, 3e-6))
+
+
+@pytest.mark.skipif(not hasattr(sdk.MeterProvider, "add_metric_reader"), reason="this SDK adds no readers")
+def test_a_reader_that_is_added_and_needs_single_values_gets_the_ones_after_the_next_fold():
+    ours = Sdk()
+    ours.note(1000)
+    exponential = InMemoryMetricReader(preferred_aggregation=EXPONENTIAL)
+    ours.provider.add_metric_reader(exponential)
+    ours.histogram.fold()
+    ours.note(2000, 3000)
+    ours.histogram.fold()
+    assert [point.count for point in points(ours.reader)] == [3]
+    assert [(point.count, point.min) for point in points(exponential)] == [(2, 2e-6)]
