@@ -46,8 +46,13 @@ metric, or of what counts as slow. An error is told by status ERROR and `error.t
 ## Metrics
 
 Every evaluation is counted, before any sampling. Histograms of durations have explicit boundaries from 10 µs to
-100 s (given to the SDK as advice: a view of yours wins). A process makes at most 2,000 series. An exemplar points
-at a trace that was kept.
+100 s (given to the SDK as advice: a view of yours wins). A process makes at most 2,000 series: beyond its share a
+metric has one more, with `other` in place of what tells series apart. An exemplar points at a trace that was kept.
+
+Evaluations whose trace is dropped are added up here, and the SDK gets the sums when it collects, if it buckets as
+advised and keeps all attributes. With other views, exponential buckets, or an SDK whose insides are not known (such as
+1.31), it gets every value at once instead: the same metrics, for more time. A reader that is added to a running
+provider, and needs single values, begins with the collection after. In a forked child they start from nothing.
 
 {{metrics}}
 
@@ -73,7 +78,8 @@ many evaluations a trace stands for: their sum estimates the number of all evalu
 
 A sampled caller's span becomes the parent. Below a caller that is not sampled nothing is emitted
 (`unsampled_parent`). Your own sampler (`OTEL_TRACES_SAMPLER`) stands: what it refuses is counted (`host_sampler`),
-and adjusted counts then cover sampled traffic only. Without an SDK every trace is dropped (`no_sdk`).
+and adjusted counts then cover sampled traffic only. Without an SDK, or with one that is disabled, nothing is judged
+or counted (`no_sdk`) until a provider is set.
 
 Kept spans carry the chance of their reason in `tracestate`, as `ot=th:…`: `th:0` for reasons that keep all, the
 threshold of `BASELINE_RATE` for the baseline, so that metrics made of spans (the collector's `span_metrics`) can

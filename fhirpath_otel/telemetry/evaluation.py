@@ -74,7 +74,7 @@ class Evaluation:
     db_system: str | None = None
     statement_summary: str | None = None
 
-    # Filled in when the recorder finishes it.
+    # Filled in when the recorder finishes it; without an SDK only the end and the outcome.
     end_ns: int = 0
     duration_ns: int = 0
     caller: SpanContext | None = None
@@ -89,9 +89,11 @@ class Evaluation:
 
     def stage_durations(self) -> dict[str, int]:
         """Nanoseconds each stage was active, in the order of the stages."""
-        durations: dict[str, int] = {}
-        for stage, start_ns, end_ns in self.stages:
-            durations[stage] = durations.get(stage, 0) + end_ns - start_ns
+        durations = {stage: end_ns - start_ns for stage, start_ns, end_ns in self.stages}
+        if len(durations) < len(self.stages):  # Rare: a stage ran more than once.
+            durations = dict.fromkeys(durations, 0)
+            for stage, start_ns, end_ns in self.stages:
+                durations[stage] += end_ns - start_ns
         if self.sql_active_ns is not None and semconv.SQL in durations:
             durations[semconv.SQL] = self.sql_active_ns
         if self.in_memory_active_ns is not None and semconv.IN_MEMORY in durations:

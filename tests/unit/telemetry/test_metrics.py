@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
+import threading
 
 import pytest
 
 from fhirpath_otel import semconv
-from fhirpath_otel.telemetry import metrics
+from fhirpath_otel.telemetry import folding, metrics
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
@@ -189,3 +192,196 @@ def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
     emitted = {metric.name: metric.unit for metric in scope.metrics}
     assert emitted == {metric.name: metric.unit for metric in semconv.METRICS}
     assert scope.schema_url == semconv.SCHEMA_URL
+
+
+def fill(telemetry, number, evaluations=1):
+    for _ in range(evaluations):
+        facts = {"db_system": "duckdb", "statement_summary": "SELECT Patient", "execution_mode": "pushdown"}
+        stages = [(stage, 0, 1_000 * (number + 1)) for stage in ("parse", "type_check", "collection", "sql")]
+        finish(
+            telemetry,
+            stages=stages,
+            cache_hit=True,
+            result_count=number,
+            template=template_from(str(number)),
+            **facts,
+        )
+
+
+def total(telemetry, name):
+    return sum(point.count for point in telemetry.points(name))
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_no_evaluation_of_any_thread_is_missed_or_counted_twice(make_telemetry, monkeypatch, folds):
+    if not folds:
+        monkeypatch.setattr(folding, "fold_places", lambda *_: folding.Places())
+    kept = itertools.count()
+    telemetry = make_telemetry(lambda _: Decision(True, "slow") if next(kept) % 50 == 0 else DROP)
+    threads, evaluations = 8, 400
+    done = threading.Event()
+    seen = []
+
+    def collect():
+        while not done.is_set():
+            seen.append(total(telemetry, "fhirpath.evaluation.duration"))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        collector = threading.Thread(target=collect)
+        workers = [
+            threading.Thread(target=fill, args=(telemetry, number, evaluations)) for number in range(threads)
+        ]
+        for thread in (collector, *workers):
+            thread.start()
+        for thread in workers:
+            thread.join()
+    finally:
+        done.set()
+        collector.join()
+        sys.setswitchinterval(interval)
+    assert seen == sorted(seen)
+    everything = threads * evaluations
+    points = {
+        point.attributes["fhirpath.expression.hash"]: point
+        for point in telemetry.points("fhirpath.evaluation.duration")
+    }
+    assert {key: point.count for key, point in points.items()} == {
+        template_from(str(number)).hash: evaluations for number in range(threads)
+    }
+    stages = telemetry.points("fhirpath.stage.duration")
+    expected = sum((number + 1) * 1e-6 * evaluations for number in range(threads))
+    assert [point.sum for point in stages] == [pytest.approx(expected)] * 4
+    assert {(point.min, point.max) for point in stages} == {(1e-6, threads * 1e-6)}
+    assert total(telemetry, "fhirpath.result.count") == everything
+    assert total(telemetry, "db.client.operation.duration") == everything
+    assert telemetry.counts("fhirpath.parser.cache.requests") == {("hit",): everything}
+    assert sum(telemetry.counts("fhirpath.telemetry.traces").values()) == everything
+
+
+def test_threads_that_ended_are_counted(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    for number in range(3):
+        thread = threading.Thread(target=fill, args=(telemetry, number))
+        thread.start()
+        thread.join()
+    assert total(telemetry, "fhirpath.evaluation.duration") == 3
+
+
+def test_what_waits_is_bounded(make_telemetry, monkeypatch):
+    monkeypatch.setattr(metrics, "MAX_QUEUE", 40)
+    telemetry = make_telemetry(lambda _: DROP)
+    instruments = telemetry.recorder._instruments
+    fill(telemetry, 0, metrics.BATCH - 1)
+    assert len(instruments._queue) == (metrics.BATCH - 1 if instruments._duration.folds else 0)
+    with instruments._lock:
+        thread = threading.Thread(target=fill, args=(telemetry, 0, 100))
+        thread.start()
+        thread.join(0.05)
+        assert len(instruments._queue) <= 40
+    thread.join()
+    assert len(instruments._queue) < metrics.BATCH
+    assert total(telemetry, "fhirpath.evaluation.duration") == metrics.BATCH - 1 + 100
+
+
+def test_an_evaluation_that_ends_while_its_thread_adds_up_is_counted(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    with telemetry.recorder._instruments._lock:
+        fill(telemetry, 0, 3 * metrics.BATCH)
+    assert total(telemetry, "fhirpath.evaluation.duration") == 3 * metrics.BATCH
+
+
+def test_one_that_cannot_be_counted_costs_no_other(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    finish(telemetry, execution_mode=["no", "key"])
+    fill(telemetry, 0, 3)
+    assert total(telemetry, "fhirpath.evaluation.duration") == 3
+    assert telemetry.counts("fhirpath.telemetry.dropped") == {("evaluation", "internal_error"): 1}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_starts_with_nothing_and_can_count(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    fill(telemetry, 0, metrics.BATCH + 3)  # some of them added up, some in the queue
+    child = os.fork()
+    if child == 0:
+        before = total(telemetry, "fhirpath.evaluation.duration")
+        fill(telemetry, 1, 5)
+        os._exit(10 * before + total(telemetry, "fhirpath.evaluation.duration"))
+    folds = telemetry.recorder._instruments._duration.folds
+    expected = 5 if folds else None  # without folding the child has what the SDK had in the parent
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert expected in {None, code}
+    assert total(telemetry, "fhirpath.evaluation.duration") == metrics.BATCH + 3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_waits_for_a_thread_that_folds(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP)
+    fill(telemetry, 0)
+    holding, order = threading.Event(), []
+
+    def fold():
+        with telemetry.recorder._instruments._lock:
+            holding.set()
+            forked.wait(0.05)
+            order.append("folded")
+
+    forked = threading.Event()
+    thread = threading.Thread(target=fold)
+    thread.start()
+    holding.wait()
+    child = os.fork()
+    if child == 0:
+        fill(telemetry, 1, 2 * metrics.BATCH)
+        os._exit(0)
+    order.append("forked")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    thread.join()
+    assert order == ["folded", "forked"]
+
+
+def test_a_process_makes_at_most_2000_series(make_telemetry):
+    telemetry = make_telemetry(lambda _: DROP, max_expressions=500)
+    reasons = [f"reason{number}" for number in range(60)]
+    telemetry.recorder._decide = lambda evaluation: Decision(False, reasons[evaluation.result_count % 60])
+    for number in range(6_000):
+        finish(
+            telemetry,
+            f"Error{number % 300}" if number % 3 else None,
+            stages=[("sql", 0, 1)],
+            engine_name=f"engine{number % 40}",
+            execution_mode=f"mode{number % 35}",
+            db_system=f"system{number % 7}",
+            statement_summary="SELECT Patient",
+            result_count=number,
+            cache_hit=bool(number % 2),
+            template=template_from(str(number)),
+        )
+    telemetry.recorder.lost("span", "file_error")
+    [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
+    points = [point for metric in scope.metrics for point in metric.data.data_points]
+    assert 1_500 < len(points) <= 2_000
+    assert not [point for point in points if "otel.metric.overflow" in point.attributes]
+    for name in ("fhirpath.evaluation.duration", "db.client.operation.duration", "fhirpath.result.count"):
+        assert total(telemetry, name) == 6_000
+    assert sum(telemetry.counts("fhirpath.telemetry.traces").values()) == 6_000
+
+
+def test_what_an_sdk_loses_at_folding_is_counted(make_telemetry, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    telemetry = make_telemetry(lambda _: DROP)
+    fill(telemetry, 0, 3)
+    folds = telemetry.recorder._instruments._duration.folds
+    monkeypatch.setattr(folding, "fold", fail)
+    telemetry.points("fhirpath.evaluation.duration")
+    fill(telemetry, 0, 2)
+    lost = {("evaluation", "internal_error"): 3} if folds else {}
+    assert telemetry.counts("fhirpath.telemetry.dropped") == lost
+    assert total(telemetry, "fhirpath.evaluation.duration") == (2 if folds else 5)
+    assert telemetry.counts("fhirpath.telemetry.traces") == {("dropped", "not_selected"): 5}

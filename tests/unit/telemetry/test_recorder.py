@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
@@ -229,3 +233,62 @@ def noted(stages=(), **facts) -> Evaluation:
 def test_the_consumers_time_is_nobody_elses(evaluation, active_ns, stages):
     assert evaluation.active_ns() == active_ns
     assert evaluation.stage_durations() == stages
+
+
+def never_asked(_: Evaluation) -> Decision:
+    raise AssertionError("nobody listens")
+
+
+def test_while_no_provider_is_set_nothing_is_judged(monkeypatch, caplog):
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", None)
+    recorder = Recorder(never_asked)
+    outcome = recorder.finish(recorder.begin(), "Oops")
+    assert (outcome.kept, outcome.decision, outcome.reason) == (False, "dropped", "no_sdk")
+    assert not caplog.records
+
+
+def test_an_sdk_that_is_disabled_is_no_sdk(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    recorder = Recorder(
+        never_asked,
+        tracer_provider=TracerProvider(shutdown_on_exit=False),
+        meter_provider=MeterProvider(shutdown_on_exit=False),
+    )
+    assert recorder.finish(recorder.begin()).reason == "no_sdk"
+    assert not caplog.records
+
+
+PROVIDERS_SET_LATER = """
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from fhirpath_otel.telemetry.recorder import Decision, Recorder
+
+recorder = Recorder(lambda _: Decision(True, "baseline"))
+reader = InMemoryMetricReader()
+steps = {
+    "traces": lambda: trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False)),
+    "metrics": lambda: metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False)),
+}
+print(recorder.finish(recorder.begin()).decision)
+for step in ORDER:
+    steps[step]()
+    print(recorder.finish(recorder.begin()).decision)
+[scope] = reader.get_metrics_data().resource_metrics[0].scope_metrics
+print(*(p.count for m in scope.metrics if m.name == "fhirpath.evaluation.duration" for p in m.data.data_points))
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (["traces", "metrics"], ["dropped", "kept", "kept", "1"]),
+        (["metrics", "traces"], ["dropped", "dropped", "kept", "2"]),
+    ],
+)
+def test_providers_that_are_set_later_are_used(order, expected):
+    script = PROVIDERS_SET_LATER.replace("ORDER", repr(order))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (expected, "")
