@@ -48,7 +48,7 @@ from fhirpath_otel.telemetry.redaction import Template, template_from
 
 COMPILED = "Patient.name.where(use='official').given.first()"
 SMALL, SMALL_ROWS = "Patient.active", 20
-LARGE, LARGE_ROWS = "Patient.name.given", 2_000
+LARGE, LARGE_ROWS = "Patient.name.given", 4_000
 BLOCK_SECONDS = 0.005
 FLUSH_SECONDS = 5.0
 FLUSH_SPANS = 1_024  # half of the SDK's queue
