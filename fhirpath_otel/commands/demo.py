@@ -81,6 +81,8 @@ def demo(patients: int) -> None:
     fo.configure(local_traces=True)
     folder = _cache_directory()
     path = folder / "demo.duckdb"
+    for stale in (path, folder / "demo.duckdb.wal"):
+        stale.unlink(missing_ok=True)  # an earlier version may have made it
     _make_population(folder, patients, console)
     outcomes: Counter[tuple[str, str]] = Counter()
     with fo.connect(path) as database:

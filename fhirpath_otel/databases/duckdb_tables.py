@@ -82,7 +82,15 @@ def structures(connection: Connection) -> dict[str, LoadedType]:
 
 def read_structures(connection: Connection) -> dict[str, LoadedType]:
     """As `structures`, inside the transaction of a connection. Raises duckdb.CatalogException before the first load."""
-    rows = connection.execute("SELECT * FROM fhirpath_otel.structures ORDER BY resource_type").fetchall()
+    import duckdb
+
+    query = "SELECT resource_type, structure, dropped, widths FROM fhirpath_otel.structures ORDER BY resource_type"
+    try:
+        rows = connection.execute(query).fetchall()
+    except duckdb.BinderException:
+        raise DatabaseError(
+            "this database was made by another version of fhirpath-otel; load the data into a new one"
+        ) from None
     return {type_: _loaded_type(*texts) for type_, *texts in rows}
 
 

@@ -321,3 +321,13 @@ def test_a_missing_extra_is_told_and_the_rows_can_still_be_read(database, monkey
         ):
             getattr(result, method)()
         assert result.fetchall() != []
+
+
+def test_a_database_of_another_version_says_what_to_do(tmp_path):
+    with fo.connect(tmp_path / "old.duckdb") as opened:
+        opened.load(patients(tmp_path / "few.ndjson", 3))
+        opened.cursor().execute("ALTER TABLE fhirpath_otel.structures DROP COLUMN widths")
+    with fo.connect(tmp_path / "old.duckdb") as opened:
+        for failing in (lambda: opened.evaluate("Patient.id"), lambda: opened.load(tmp_path / "few.ndjson")):
+            with pytest.raises(errors.DatabaseError, match="another version"):
+                failing()
