@@ -53,14 +53,14 @@ def decimal_type(whole: int, fraction: int, operator: Operator) -> str:
     return f"DECIMAL({FAST_DIGITS if whole + fraction <= FAST_DIGITS else MOST_DIGITS}, {fraction})"
 
 
-def aligned(left: Number, right: Number, operator: Operator) -> tuple[str, str, Digits]:
+def aligned(left: Number, right: Number, operator: Operator) -> tuple[str, str]:
     """Both numbers as one type that holds either exactly."""
     whole = max(left.digits[0], right.digits[0])
     fraction = max(left.digits[1], right.digits[1])
     if left.integer and right.integer and whole <= FAST_DIGITS:
-        return left.sql, right.sql, (whole, 0)
+        return left.sql, right.sql
     kind = decimal_type(whole, fraction, operator)
-    return left.cast(kind), right.cast(kind), (whole, fraction)
+    return left.cast(kind), right.cast(kind)
 
 
 def computed(operator: Arithmetic, left: Number, right: Number, once: Once) -> Number:

@@ -87,7 +87,7 @@ class OperatorPrinter(PathPrinter):
         one, other = left.sql, right.sql
         if operator.family == "Number":
             numbers = self.as_number(left, operator.left), self.as_number(right, operator.right)
-            one, other, _ = aligned(*numbers, operator)
+            one, other = aligned(*numbers, operator)
         return Fragment(f"({one} {symbol} {other})", "BOOLEAN")
 
     def equal_collections(self, operator: plan.Compare, left: Fragment, right: Fragment) -> Fragment:
