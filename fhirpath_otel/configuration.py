@@ -26,7 +26,9 @@ from fhirpath_otel import settings
 from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
+from fhirpath_otel.sampling.own_policies import own_policies
 from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.local_files import traces_directory
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure
@@ -91,14 +93,21 @@ def recorder() -> Recorder:
     with _lock:
         if _recorder is None:
             values = settings.current()
+            own = own_policies(_lost)
             _recorder = Recorder(
-                TailSampler(policies(values), values.max_traces_per_second),
+                TailSampler(policies(values, own=own), values.max_traces_per_second),
                 analyse=Analyser(),
                 disclosure=Disclosure(values.capture_expression, _is_resource_type),
                 max_expressions=values.max_expressions,
                 version=_version(),
             )
         return _recorder
+
+
+def _lost(what: str, reason: str) -> None:
+    # A policy may fail while the recorder is being made.
+    if _recorder is not None:
+        _recorder.lost(what, reason)
 
 
 def trace_file() -> Path | None:
@@ -149,6 +158,9 @@ def _set_up(local_traces: bool | None) -> None:
     if exporters:
         processors = [BatchSpanProcessor(exporter) for exporter in exporters]
         _sdk.span_processors += processors
+        if len(_sdk.span_processors) > 1 or hosted:
+            # Spans of drivers could not be held back everywhere.
+            DRIVERS.give_up()
         _add_processors(provider if hosted else None, processors)
 
 

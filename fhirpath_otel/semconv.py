@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 SCOPE = "fhirpath_otel"
 
+EVALUATOR_SCOPES = (SCOPE, f"{SCOPE}.fhirpathpy", f"{SCOPE}.fhir4ds")
+"""The instrumentation scopes whose spans are evaluations': ours, and those of evaluators that we instrument."""
+
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.33.0"
 """The release of the semantic conventions that our `db.*` and `error.type` follow."""
 
@@ -103,9 +106,20 @@ DROPPED = "dropped"
 WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
 WHAT_FINDING = "finding"
+WHAT_DRIVER_SPAN = "driver_span"
+WHAT_POLICY = "policy"
 INTERNAL_ERROR = "internal_error"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
+TOO_OLD = "too_old"
+TOO_MANY_TRACES = "too_many_traces"
+TOO_MANY_SPANS = "too_many_spans"
+TOO_MANY_BYTES = "too_many_bytes"
+ENDED_TWICE = "ended_twice"
+AT_SHUTDOWN = "shutdown"
+NOT_EXPORTED = "not_exported"
+EVALUATION_DROPPED = "evaluation_dropped"
+NOT_LOADED = "not_loaded"
 
 EVALUATE_SPAN = Span(
     "fhirpath evaluate {resource type}",
@@ -199,6 +213,13 @@ ADJUSTED_COUNT = Attribute(
     "How many evaluations this trace stands for; the sum over all traces estimates all evaluations.",
     "root",
 )
+FALLBACK_POSITION = Attribute(
+    "fhirpath.fallback.position",
+    "int",
+    "Where in the expression stands what SQL cannot express, if it was evaluated in memory because of that.",
+    "root",
+)
+FALLBACK_LENGTH = Attribute("fhirpath.fallback.length", "int", "The length of that place.", "root")
 ERROR_TYPE = Attribute(
     "error.type",
     "string",
@@ -222,6 +243,8 @@ SPAN_ATTRIBUTES = (
     EXECUTION_MODE,
     RESULT_COUNT_ATTRIBUTE,
     CACHE_HIT,
+    FALLBACK_POSITION,
+    FALLBACK_LENGTH,
     STAGE_DURATION_ATTRIBUTE,
     BOTTLENECK_RULE,
     BOTTLENECK_RULES,
@@ -235,6 +258,40 @@ SPAN_ATTRIBUTES = (
     DB_OPERATION_NAME,
     DB_COLLECTION_NAME,
 )
+
+TELLING_PREFIXES = ("fhirpath.", "db.")
+"""What the rules know something about."""
+
+# Attributes of other instrumentations' spans that are read here, and never passed on
+STATEMENT_TEXTS = ("db.query.text", "db.statement")
+
+HARMLESS_ATTRIBUTES = frozenset(
+    {
+        *(attribute.name for attribute in SPAN_ATTRIBUTES),
+        *("db.system", "db.operation", "db.namespace", "db.response.status_code", "db.operation.batch.size"),
+        *("db.response.returned_rows", "db.sql.table", "exception.type", "exception.escaped"),
+        *(
+            "http.request.method",
+            "http.response.status_code",
+            "http.route",
+            "http.method",
+            "http.status_code",
+        ),
+        *(
+            "http.scheme",
+            "url.scheme",
+            "network.protocol.name",
+            "network.protocol.version",
+            "network.transport",
+        ),
+        *("network.type", "server.port", "net.peer.port", "rpc.system", "rpc.service", "rpc.method"),
+        *("rpc.grpc.status_code", "messaging.system", "messaging.operation.type", "faas.trigger"),
+        *("thread.id", "code.function.name", "code.line.number", "code.function", "code.lineno"),
+    }
+)
+"""What other instrumentations' spans keep with `STRIP_FOREIGN=on`: names and numbers that carry no data."""
+
+EXCEPTION_EVENT = "exception"
 
 CACHE_RESULT = Attribute("result", "string", "Whether the cache had the expression.", values=("hit", "miss"))
 FINDING_RULE = Attribute("rule", "string", "The bottleneck rule.", values=RULES)
@@ -254,8 +311,21 @@ DECISION_REASON = Attribute(
     "Of kept and suppressed traces the policy that chose them; of dropped ones what stood against them.",
     values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
 )
-LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING))
-LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR))
+LOST_WHAT = Attribute(
+    "what",
+    "string",
+    "What was lost; `driver_span` is a database driver's own span, `policy` an answer of a policy of yours.",
+    values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING, WHAT_DRIVER_SPAN, WHAT_POLICY),
+)
+LOST_REASON = Attribute(
+    "reason",
+    "string",
+    "Why. `evaluation_dropped`: the evaluation that the driver worked for was not kept.",
+    values=(
+        *(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR, TOO_OLD, TOO_MANY_TRACES, TOO_MANY_SPANS, TOO_MANY_BYTES),
+        *(ENDED_TWICE, AT_SHUTDOWN, NOT_EXPORTED, EVALUATION_DROPPED, NOT_LOADED),
+    ),
+)
 
 DURATION_BOUNDARIES = (
     *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
 from fhirpath_otel.telemetry.forks import call_in_forked_child
 
 if TYPE_CHECKING:
+    from fhirpath_otel.sampling.own_policies import OwnPolicy
     from fhirpath_otel.settings import Settings
 
 _NOT_SELECTED = Decision(False, semconv.NOT_SELECTED)
@@ -116,8 +117,10 @@ def has_bottleneck(evaluation: Evaluation) -> bool:
     )
 
 
-def policies(settings: Settings, chance: Callable[[], float] = random.random) -> tuple[Policy, ...]:
-    """The reasons to keep a trace, in the order they are asked (`semconv.REASONS`).
+def policies(
+    settings: Settings, chance: Callable[[], float] = random.random, own: Sequence[OwnPolicy] = ()
+) -> tuple[Policy, ...]:
+    """The reasons to keep a trace, in the order they are asked (`semconv.REASONS`, `own` after `error`).
 
     `chance` gives numbers from 0 to below 1.
     """
@@ -127,6 +130,7 @@ def policies(settings: Settings, chance: Callable[[], float] = random.random) ->
     return (
         Policy(semconv.FORCED, is_forced),
         Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
+        *(Policy(policy.reason, policy.matches) for policy in own),
         Policy(semconv.BOTTLENECK, has_bottleneck),
         Policy(
             semconv.SLOW,

@@ -53,8 +53,10 @@ class Evaluation:
     (`in_memory_active_ns`) really worked, and how long the consumer had the word (`consumer_ns`): a stage's span
     lasts until the result is exhausted or closed, but the consumer's time is neither the stage's nor the
     evaluation's duration. `obstacle` is the place in the expression of what the database could not express, if that is
-    why it is evaluated in memory. `resource_type` and the collection of `statement_summary` are shown only where the
-    model knows them.
+    why it is evaluated in memory. `premade` is what the span of its SQL will be, if a driver was told that already,
+    and
+    `randomness` that of a new trace's id, if it has one already. `resource_type` and the collection of
+    `statement_summary` are shown only where the model knows them.
     """
 
     # Defaults of the class, so that beginning an evaluation costs three assignments and not twenty.
@@ -73,6 +75,8 @@ class Evaluation:
     consumer_ns: int | None = None
     db_system: str | None = None
     statement_summary: str | None = None
+    premade: SpanContext | None = None
+    randomness: int | None = None
 
     # Filled in when the recorder finishes it; without an SDK only the end and the outcome.
     end_ns: int = 0

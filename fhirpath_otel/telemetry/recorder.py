@@ -20,6 +20,7 @@ from opentelemetry import metrics, trace
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
+from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.metrics import Instruments
@@ -106,7 +107,22 @@ class Recorder:
             self._judge(evaluation, error_type)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
+        if evaluation.premade is not None:
+            DRIVERS.settle(evaluation)
         return evaluation.outcome
+
+    def driver_parent(self, evaluation: Evaluation) -> trace.SpanContext | None:
+        """What the spans of the database's driver shall have as their parent: the evaluation's SQL, not made yet.
+
+        None where they could not be held back until the evaluation is judged.
+        """
+        if evaluation.context is None:
+            return None
+        try:
+            return DRIVERS.open(evaluation, self._own.ids())
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+            return None
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost on its way out."""
@@ -183,4 +199,4 @@ class Recorder:
 
 @lru_cache(maxsize=64)
 def _not_kept(reason: str) -> Outcome:
-    return Outcome(False, semconv.SUPPRESSED if reason in semconv.REASONS else semconv.DROPPED, reason)
+    return Outcome(False, semconv.DROPPED if reason == semconv.NOT_SELECTED else semconv.SUPPRESSED, reason)

@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Outcome
-from fhirpath_otel.telemetry.own_tracer import start_root
+from fhirpath_otel.telemetry.own_tracer import start_root, start_stage
 from fhirpath_otel.telemetry.tracestate import incoming_threshold
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def write_spans(
         evaluation.start_ns + offset_ns,
         threshold=_threshold(evaluation, decision),
         randomness=decision.randomness,
+        identity=evaluation.premade,
     )
     identity = root.get_span_context()
     if not (root.is_recording() and identity.trace_flags.sampled):
@@ -59,7 +60,10 @@ def write_spans(
     failed = len(evaluation.stages) - 1 if evaluation.error_type is not None else None
     for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages):
         name, kind, attributes = _stage(stage, evaluation, disclosure)
-        span = tracer.start_span(name, context, kind, attributes, start_time=start_ns + offset_ns)
+        premade = evaluation.premade if stage == semconv.SQL else None
+        span = start_stage(
+            tracer, name, context, kind, attributes, start_time=start_ns + offset_ns, identity=premade
+        )
         _end(span, end_ns + offset_ns, evaluation.error_type if number == failed else None)
     _end(root, evaluation.end_ns + offset_ns, evaluation.error_type)
     return Outcome(True, semconv.KEPT, decision.reason, identity.trace_id), context
@@ -105,7 +109,8 @@ def _root_attributes(
         semconv.EXPRESSION_TEXT: disclosure.expression(evaluation.expression),
         semconv.CACHE_HIT: evaluation.cache_hit,
         semconv.RESULT_COUNT_ATTRIBUTE: evaluation.result_count,
-        **_bottlenecks(evaluation.findings),
+        **_fallback(evaluation.obstacle),
+        **bottleneck_attributes(evaluation.findings),
         semconv.SAMPLING_REASON: decision.reason,
         semconv.ADJUSTED_COUNT: decision.adjusted_count,
     }
@@ -115,7 +120,15 @@ def _root_attributes(
     return attributes
 
 
-def _bottlenecks(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:
+def _fallback(obstacle: tuple[int, int] | None) -> dict[semconv.Attribute, AttributeValue]:
+    if obstacle is None:
+        return {}
+    start, end = obstacle
+    return {semconv.FALLBACK_POSITION: start, semconv.FALLBACK_LENGTH: end - start}
+
+
+def bottleneck_attributes(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:
+    """What a root span tells of findings, the gravest first."""
     if not findings:
         return {}
     return {
