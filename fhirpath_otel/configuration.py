@@ -99,7 +99,7 @@ def recorder() -> Recorder:
                 analyse=Analyser(),
                 disclosure=Disclosure(values.capture_expression, _is_resource_type),
                 max_expressions=values.max_expressions,
-                version=_version(),
+                version=package_version(),
             )
         return _recorder
 
@@ -262,7 +262,8 @@ def _is_resource_type(name: str) -> bool:
     return name in load_model().resource_types
 
 
-def _version() -> str | None:
+def package_version() -> str | None:
+    """The version of this package, if it is installed."""
     try:
         return version("fhirpath-otel")
     except PackageNotFoundError:

@@ -10,6 +10,7 @@ from opentelemetry import metrics, trace
 
 from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.span_analyser import SpanAnalyser
+from fhirpath_otel.configuration import package_version
 from fhirpath_otel.doors.bottleneck_processor import BottleneckProcessor
 from fhirpath_otel.doors.routing import Router
 from fhirpath_otel.doors.tail_exporter import TailSamplingExporter
@@ -95,7 +96,9 @@ class BottleneckSpanProcessor(BottleneckProcessor):
 
 
 def _counts() -> SpanCounts:
-    return SpanCounts(metrics.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL))
+    # The recorder's meter, so that both count into the same series.
+    meter = metrics.get_meter(semconv.SCOPE, package_version() or "", schema_url=semconv.SCHEMA_URL)
+    return SpanCounts(meter)
 
 
 def _router(counts: SpanCounts, *, whose: str | None, **options: Any) -> Router:

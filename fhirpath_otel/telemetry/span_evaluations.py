@@ -126,7 +126,8 @@ def _stages(root: EndedSpan, spans: Iterable[EndedSpan]) -> list[tuple[str, int,
     start_ns = root.start_time or 0
     for name, stage in _STAGE_DURATIONS.items():
         seconds = (root.attributes or {}).get(name)
-        if isinstance(seconds, int | float) and 0 <= seconds < 1e9:
+        # The comparison also sorts out what is no number of seconds, such as NaN.
+        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9:
             told.append((stage, start_ns, start_ns + round(seconds * 1e9)))
     if told:
         return told
