@@ -233,6 +233,7 @@ def test_under_a_hosts_ratio_the_baseline_draws_otherwise_and_a_refusal_takes_th
 
 @KINDS
 def test_in_memory_only_the_database_works_in_that_context(make_host, kind):
+    pytest.importorskip("fhirpathpy")
     host = make_host(kind)
     seen = []
     rows = host.database.evaluate("Patient.name.family", mode="memory")
