@@ -87,10 +87,10 @@ class TailSamplingExporter(SpanExporter):
     def _ended(self, span: ReadableSpan) -> list[ReadableSpan]:
         """What can be exported now that this span has ended."""
         try:
-            if not self._drivers.pass_or_hold(self, span):
-                return []
             if self._closed:
                 return [span]
+            if not self._drivers.pass_or_hold(self, span):
+                return []
             if self._router.concerns(span):
                 return self._router.ended(span)
             return [*self._router.passed(span), span]

@@ -105,11 +105,11 @@ class TailSamplingProcessor(SpanProcessor):
         return getattr(trace.get_tracer_provider(), "resource", None) is span.resource
 
     def _ended(self, span: ReadableSpan) -> list[ReadableSpan]:
+        if self._closed:
+            return [span]
         if not self._drivers.pass_or_hold(self, span):
             return []
-        if self._closed or not self._router.concerns(span):
-            return [span]
-        return self._router.ended(span)
+        return self._router.ended(span) if self._router.concerns(span) else [span]
 
     def _renew_lock(self) -> None:
         self._closing = threading.Lock()

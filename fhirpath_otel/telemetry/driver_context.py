@@ -151,7 +151,7 @@ class DriverSpans:
             fate = self._fates.get(key)
             if fate is None:
                 lost: list[tuple[str, list[tuple[Door, Any]]]] = [(semconv.TOO_OLD, [(door, span)])]
-            elif fate.kept is None and door in self._doors:
+            elif fate.kept is None:
                 fate.held.append((door, span))
                 self._held += 1
                 lost = self._make_room(fate)

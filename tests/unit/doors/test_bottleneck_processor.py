@@ -65,6 +65,19 @@ def test_nine_statements_or_different_ones_are_no_loop(bottlenecks):
     assert not bottlenecks.counts.seen
 
 
+def test_two_requests_of_one_trace_are_not_taken_together(bottlenecks):
+    remote = trace.NonRecordingSpan(trace.SpanContext(7, 8, True, trace.TraceFlags(1)))
+    first, end_first = bottlenecks.span("GET /", remote)
+    second, end_second = bottlenecks.span("GET /", remote)
+    for _ in range(6):
+        loop(bottlenecks, first, 1)
+        loop(bottlenecks, second, 1)
+    end_first()
+    end_second()
+    assert not bottlenecks.counts.seen
+    assert not bottlenecks.processor._traces
+
+
 def test_an_evaluation_of_another_engine_is_judged_by_our_names(bottlenecks):
     request, end_request = bottlenecks.span("GET /", lasts=100)
     for _ in range(2):  # The first of an expression may parse as long as it likes.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision as SdkDecision
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -20,12 +24,15 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from fhirpath_otel.doors.span_copies import marked
 from fhirpath_otel.doors.tail_exporter import TailSamplingExporter
+from fhirpath_otel.sampling.group_sampler import Mark
 from fhirpath_otel.telemetry.evaluation import Decision
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.tracestate import RANGE
 
 DROP = Decision(False, "not_selected")
+KEEP = Decision(True, "slow")
 HASH = {"fhirpath.expression.hash": "0123456789abcdef", "fhirpath.engine.name": "fhirpathpy"}
 FINDING = Finding("n-plus-one", "warning", "sql", 0, 1, {}, 1.0, "Evaluate once.")
 
@@ -326,6 +333,61 @@ def test_what_the_sdk_does_not_sample_is_not_judged(make_doors):
 
 def without_escaped(attributes):
     return {name: value for name, value in attributes.items() if name != "exception.escaped"}
+
+
+class RecordOnly(Sampler):
+    """A host's sampler that has spans for its own processors, and exports none."""
+
+    def should_sample(self, *_args, **_named):
+        return SamplingResult(SdkDecision.RECORD_ONLY)
+
+    def get_description(self):
+        return "RecordOnly"
+
+
+def test_spans_that_are_only_recorded_reach_the_wrapped_processor_and_nobody_judges_them(make_doors):
+    doors, last = make_doors("processor", sampler=RecordOnly()), Last()
+    doors.door._wrapped = last
+    evaluate(doors)
+    assert [span.name for span in last.given] == ["parse", "sql", "evaluate"]
+    assert not doors.asked
+
+
+def test_at_the_exporter_a_foreign_parent_ends_the_waiting(make_doors):
+    doors = make_doors("exporter")
+    with doors.tracer("host").start_as_current_span("request"):
+        doors.tracer().start_span("unmarked").end()
+        assert doors.names() == []
+    assert doors.names() == ["unmarked", "request"]
+    assert doors.span("unmarked").attributes["fhirpath.sampling.reason"] == "slow"
+
+
+def test_a_span_that_was_sampled_by_a_higher_threshold_keeps_it():
+    flags = TraceFlags(TraceFlags.SAMPLED)
+    high, low = (
+        ReadableSpan("x", SpanContext(1, number, False, flags, TraceState([("ot", state)])))
+        for number, state in ((1, "th:e"), (2, "th:8"))
+    )
+    copies = marked([high, low], Mark((9, 9), {}, 12 << 52))
+    assert [copy.context.trace_state["ot"] for copy in copies] == ["th:e", "th:c"]
+
+
+@pytest.mark.parametrize("kind", ["processor", "exporter"])
+def test_threads_lose_nothing_and_hand_nothing_over_twice(make_doors, kind):
+    turn = itertools.count()
+    doors = make_doors(kind, lambda _: KEEP if next(turn) % 2 else DROP)
+
+    def work(_):
+        for _ in range(50):
+            with doors.tracer("host").start_as_current_span("request"):
+                evaluate(doors)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    names = Counter(doors.names())
+    assert names == {"request": 400, "evaluate": 200, "parse": 200, "sql": 200}
+    assert len({span.context.span_id for span in doors.kept.spans}) == 1_000
+    assert doors.counts.seen == {("kept", "slow"): 200, ("dropped", "not_selected"): 200}
 
 
 def test_stripping_takes_data_out_of_copies_of_foreign_spans_only(make_doors):

@@ -449,6 +449,16 @@ def test_a_door_that_leaves_loses_what_it_held_and_ends_the_holding(registry):
     assert spans.open(driver_evaluation(), ids) is None
 
 
+@KINDS
+def test_after_shutdown_nothing_is_held_back(make_host, kind):
+    host = make_host(kind)
+    result = host.database.evaluate("Patient.name.family")
+    host.doors.door.shutdown()
+    assert host.doors.counts.seen["driver_span", "shutdown"] == 2
+    assert len(list(result)) == 3
+    assert host.doors.drivers._held == 0
+
+
 def test_doors_that_nobody_holds_any_more_are_gone(registry):
     spans, _, ids = registry
     spans.join(Door())

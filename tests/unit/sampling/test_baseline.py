@@ -77,3 +77,13 @@ def test_the_weights_estimate_the_evaluations_below_sampled_callers(state):
             estimate += 0.0 if draw is None else draw.weight
     # The weight is 5 at most: the standard deviation is below 2 √total.
     assert abs(estimate - total) < 8 * total**0.5
+
+
+@pytest.mark.parametrize(
+    ("randomness", "chance", "draw"),
+    [(QUARTER, 0.99, Draw(4.0, QUARTER, QUARTER)), (QUARTER - 1, 0.0, None)],
+)
+def test_a_trace_that_has_its_id_already_is_chosen_by_that(randomness, chance, draw):
+    made = below()
+    made.randomness = randomness
+    assert Baseline(0.25, lambda: chance).draw(made) == draw

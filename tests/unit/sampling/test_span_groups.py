@@ -226,6 +226,16 @@ def test_parents_that_point_at_each_other_wait_only_until_they_are_old(at_export
     ]
 
 
+def test_groups_that_become_one_give_up_leaves_first(at_exporter):
+    for leaf, parent in ((5, 2), (6, 2), (7, 3), (8, 3)):
+        at_exporter.ended((1, leaf), (1, parent), leaf)
+    at_exporter.ended((1, 2), ROOT, 2)
+    assert at_exporter.ended((1, 3), ROOT, 3).lost == {"too_many_spans": 2}
+    assert at_exporter.held()[1] == 4
+    step = at_exporter.ended(ROOT, None, "root")
+    assert (forwarded(step), step.lost) == ([3, "root"], {"too_many_spans": 3})
+
+
 @st.composite
 def trees(draw):
     """Parents by number, each smaller than its child's; None for roots."""

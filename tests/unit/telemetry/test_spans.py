@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.finding import Finding
@@ -156,3 +156,24 @@ def test_the_setting_says_what_is_shown_of_an_expression(make_telemetry, capture
     assert {name for name in attributes if name.startswith("fhirpath.expression.")} == shown
     if capture == "full":
         assert attributes["fhirpath.expression.text"] == "Patient.name.where(use = 'official').family"
+
+
+def test_a_fallback_into_memory_tells_its_place(telemetry):
+    finish(telemetry, obstacle=(8, 13))
+    root = telemetry.spans()["fhirpath evaluate Patient"]
+    assert (root.attributes["fhirpath.fallback.position"], root.attributes["fhirpath.fallback.length"]) == (
+        8,
+        5,
+    )
+    telemetry.exporter.clear()
+    finish(telemetry)
+    assert "fhirpath.fallback.position" not in telemetry.spans()["fhirpath evaluate Patient"].attributes
+
+
+def test_the_sql_span_is_the_one_that_a_driver_was_told(telemetry):
+    told = SpanContext(0xABC, 0x77, False)
+    finish(telemetry, premade=told)
+    spans = telemetry.spans()
+    assert spans["fhirpath sql"].context.span_id == 0x77
+    assert {span.context.trace_id for span in spans.values()} == {0xABC}
+    assert [span.context.span_id for span in spans.values()].count(0x77) == 1
