@@ -11,6 +11,7 @@ collector, and must not complain about that.
 from __future__ import annotations
 
 import atexit
+import functools
 import inspect
 import logging
 import os
@@ -22,16 +23,17 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from fhirpath_otel import settings
+from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
-from fhirpath_otel.sampling.own_policies import own_policies
+from fhirpath_otel.sampling.own_policies import OwnPolicy, own_policies
 from fhirpath_otel.sampling.policies import TailSampler, policies
 from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.local_files import traces_directory
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure
+from fhirpath_otel.telemetry.span_counts import SpanCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,9 +95,8 @@ def recorder() -> Recorder:
     with _lock:
         if _recorder is None:
             values = settings.current()
-            own = own_policies(_lost)
             _recorder = Recorder(
-                TailSampler(policies(values, own=own), values.max_traces_per_second),
+                TailSampler(policies(values, own=installed_policies()), values.max_traces_per_second),
                 analyse=Analyser(),
                 disclosure=Disclosure(values.capture_expression, _is_resource_type),
                 max_expressions=values.max_expressions,
@@ -104,10 +105,17 @@ def recorder() -> Recorder:
         return _recorder
 
 
-def _lost(what: str, reason: str) -> None:
-    # A policy may fail while the recorder is being made.
-    if _recorder is not None:
-        _recorder.lost(what, reason)
+@functools.cache
+def span_counts() -> SpanCounts:
+    """Counts into the recorder's series what happens outside of it."""
+    meter = metrics.get_meter(semconv.SCOPE, package_version() or "", schema_url=semconv.SCHEMA_URL)
+    return SpanCounts(meter)
+
+
+@functools.cache
+def installed_policies() -> tuple[OwnPolicy, ...]:
+    """The sampling policies that installed packages offer, loaded once."""
+    return own_policies(span_counts().count)
 
 
 def trace_file() -> Path | None:

@@ -62,7 +62,8 @@ Their attributes:
 
 ## Which traces are kept
 
-Decided in process when an evaluation has ended, by the first of these that applies:
+Decided in process when an evaluation has ended, by the first of these that applies (policies of yours come after
+`error`; for spans of other evaluators see [sampling](sampling.md)):
 
 1. `forced`: the caller's baggage holds `{semconv.DEBUG_BAGGAGE}=true`.
 2. `error`: it failed.

@@ -67,6 +67,7 @@ class Router:
 
     def ended(self, span: ReadableSpan) -> list[ReadableSpan]:
         """A span that concerns us has ended; returns what can be handed over now."""
+        self._counts.catch_up()
         key, parent = key_of(span.context), local_parent(span.parent)
         # Where starts are seen, a reason was seen then: an evaluation's root without one is judged with its group.
         reason = None if self._starts_seen else kept_reason(span.attributes)

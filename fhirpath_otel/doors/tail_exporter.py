@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from fhirpath_otel import semconv
 from fhirpath_otel.doors.foreign_spans import stripped
-from fhirpath_otel.telemetry.driver_context import DRIVERS, DriverSpans
+from fhirpath_otel.telemetry.driver_context import DRIVERS, MOST_SPANS, DriverSpans
 from fhirpath_otel.telemetry.forks import call_in_forked_child
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ class TailSamplingExporter(SpanExporter):
 
     def release(self, spans: list[Any]) -> None:
         """Takes spans of drivers whose evaluation was kept: the export thread sends them."""
-        self._ready.extend(spans)
+        room = max(0, MOST_SPANS - len(self._ready))
+        self._ready.extend(spans[:room])
+        if len(spans) > room:
+            self.lose(semconv.NOT_EXPORTED, len(spans) - room)
 
     def lose(self, reason: str, count: int) -> None:
         """Counts spans of drivers that do not go out."""
@@ -89,8 +92,9 @@ class TailSamplingExporter(SpanExporter):
         try:
             if self._closed:
                 return [span]
-            if not self._drivers.pass_or_hold(self, span):
-                return []
+            goes_out = self._drivers.may_go_out(self, span)
+            if goes_out is not None:
+                return [span] if goes_out else []
             if self._router.concerns(span):
                 return self._router.ended(span)
             return [*self._router.passed(span), span]

@@ -94,7 +94,7 @@ class TailSamplingProcessor(SpanProcessor):
         if self._waits_to_join and self._is_in_use_by(span):
             self._waits_to_join = False
             self._drivers.join(self)
-        if not self._closed and self._router.concerns(span):
+        if not self._closed and self._router.concerns(span) and not self._drivers.concerns(span):
             forced = str(baggage.get_baggage(semconv.DEBUG_BAGGAGE, parent_context)).lower() == "true"
             self.release(self._router.started(span, forced=forced))
 
@@ -107,8 +107,9 @@ class TailSamplingProcessor(SpanProcessor):
     def _ended(self, span: ReadableSpan) -> list[ReadableSpan]:
         if self._closed:
             return [span]
-        if not self._drivers.pass_or_hold(self, span):
-            return []
+        goes_out = self._drivers.may_go_out(self, span)
+        if goes_out is not None:
+            return [span] if goes_out else []
         return self._router.ended(span) if self._router.concerns(span) else [span]
 
     def _renew_lock(self) -> None:

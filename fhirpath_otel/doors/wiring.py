@@ -6,18 +6,17 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 
 from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.span_analyser import SpanAnalyser
-from fhirpath_otel.configuration import package_version
+from fhirpath_otel.configuration import installed_policies, span_counts
 from fhirpath_otel.doors.bottleneck_processor import BottleneckProcessor
 from fhirpath_otel.doors.routing import Router
 from fhirpath_otel.doors.tail_exporter import TailSamplingExporter
 from fhirpath_otel.doors.tail_processor import TailSamplingProcessor
 from fhirpath_otel.exporters import TRACES, UnusableExporter, make_otlp_exporter, requested
 from fhirpath_otel.sampling.group_sampler import GroupSampler
-from fhirpath_otel.sampling.own_policies import own_policies
 from fhirpath_otel.sampling.policies import TailSampler, policies
 from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.own_tracer import keeps_all
@@ -56,7 +55,7 @@ class TailSamplingSpanProcessor(TailSamplingProcessor):
         limits: Limits | None = None,
         hold_driver_spans: bool = True,
     ) -> None:
-        counts = _counts()
+        counts = span_counts()
         router = _router(counts, starts_seen=True, whose=whose, scopes=scopes, limits=limits)
         super().__init__(wrapped, router, counts, hold_driver_spans=hold_driver_spans)
 
@@ -76,7 +75,7 @@ class TailSamplingSpanExporter(TailSamplingExporter):
         scopes: Sequence[str] = semconv.EVALUATOR_SCOPES,
         limits: Limits | None = None,
     ) -> None:
-        counts = _counts()
+        counts = span_counts()
         router = _router(counts, starts_seen=False, whose=whose, scopes=scopes, limits=limits)
         strips = settings.current().strip_foreign == "on"
         super().__init__(wrapped or _otlp(os.environ), router, counts, strip_foreign=strips, scopes=scopes)
@@ -92,19 +91,13 @@ class BottleneckSpanProcessor(BottleneckProcessor):
     """
 
     def __init__(self, wrapped: SpanProcessor | None = None) -> None:
-        super().__init__(wrapped, SpanAnalyser(), _counts())
-
-
-def _counts() -> SpanCounts:
-    # The recorder's meter, so that both count into the same series.
-    meter = metrics.get_meter(semconv.SCOPE, package_version() or "", schema_url=semconv.SCHEMA_URL)
-    return SpanCounts(meter)
+        super().__init__(wrapped, SpanAnalyser(), span_counts())
 
 
 def _router(counts: SpanCounts, *, whose: str | None, **options: Any) -> Router:
     values = settings.current()
     # A sampler of its own: its weights stand for what this door judges, the recorder's for its evaluations.
-    chosen = policies(values, own=own_policies(counts.lost))
+    chosen = policies(values, own=installed_policies())
     sampler = GroupSampler(
         TailSampler(chosen, values.max_traces_per_second),
         SpanAnalyser(),

@@ -140,13 +140,18 @@ class DriverSpans:
         else:
             _count([(semconv.EVALUATION_DROPPED, held)])
 
-    def pass_or_hold(self, door: Door, span: Any) -> bool:
-        """Whether a span may go out now. If not, the door is told later what is to be done, or was told already."""
-        if not self._fates:
-            return True
-        key = self._key(span.context, span.parent)
+    def concerns(self, span: Any) -> bool:
+        """Whether a span is below a parent that was told here."""
+        return bool(self._fates) and self._key(span.context, span.parent) is not None
+
+    def may_go_out(self, door: Door, span: Any) -> bool | None:
+        """Whether a span may go out now; None if it is none of these.
+
+        If not, the door is told later what is to be done, or was told already.
+        """
+        key = self._key(span.context, span.parent) if self._fates else None
         if key is None:
-            return True
+            return None
         with self._lock:
             fate = self._fates.get(key)
             if fate is None:

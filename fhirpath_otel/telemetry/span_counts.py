@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from opentelemetry import metrics
 from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
@@ -20,7 +22,10 @@ _logger = logging.getLogger("fhirpath_otel")
 
 
 class SpanCounts:
-    """Counters of a meter; the SDK adds them to those of the recorder, which have the same names."""
+    """Counters of a meter; the SDK adds them to those of the recorder, which have the same names.
+
+    An exporter is made before there is a provider of metrics. What is lost until then is counted afterwards.
+    """
 
     def __init__(self, meter: Meter) -> None:
         self._traces, self._findings, self._lost = (
@@ -28,6 +33,7 @@ class SpanCounts:
             for metric in (semconv.TRACES, semconv.FINDINGS, semconv.LOST)
         )
         self._said: set[str] = set()
+        self._early: Counter[tuple[str, str]] = Counter()
 
     def decided(self, decision: str, reason: str) -> None:
         """Counts what became of the trace of an evaluation."""
@@ -43,9 +49,24 @@ class SpanCounts:
             }
             self._findings.add(1, attributes, _NO_SPAN)
 
+    def count(self, what: str, reason: str, count: int = 1) -> None:
+        """Counts telemetry that was lost, and says nothing."""
+        if not _is_counted():
+            self._early[what, reason] += count
+            return
+        self.catch_up()
+        self._lost.add(count, {semconv.LOST_WHAT.name: what, semconv.LOST_REASON.name: reason}, _NO_SPAN)
+
+    def catch_up(self) -> None:
+        """Counts what was lost before somebody counted."""
+        if self._early and _is_counted():
+            early, self._early = self._early, Counter()
+            for (what, reason), count in early.items():
+                self.count(what, reason, count)
+
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost; the first time of each reason is also said."""
-        self._lost.add(count, {semconv.LOST_WHAT.name: what, semconv.LOST_REASON.name: reason}, _NO_SPAN)
+        self.count(what, reason, count)
         if reason not in self._said and reason != semconv.EVALUATION_DROPPED:
             self._said.add(reason)
             _logger.warning(
@@ -63,3 +84,8 @@ class SpanCounts:
     def failed(self, what: str) -> None:
         """Counts a failure of ours."""
         self.lost(what, semconv.INTERNAL_ERROR)
+
+
+def _is_counted() -> bool:
+    # The API's own class stands there until a provider is set; its name is private, its module is not.
+    return not type(metrics.get_meter_provider()).__module__.startswith("opentelemetry.metrics")

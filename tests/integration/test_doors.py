@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from fhirpath_otel import semconv
 
+ROOT = Path(__file__).parents[2]
 PROTOCOLS = ("grpc", "http/protobuf")
 
 SDK = """
@@ -227,3 +231,45 @@ def test_where_spans_also_leave_elsewhere_they_are_siblings(receivers, run_scrip
     # Each a root of its own: the evaluations have no caller here.
     assert done.stderr.count('"name": "driver execute"') == 5
     assert done.stderr.count('"name": "SELECT Patient"') == 1
+
+
+POLICY = """
+class ManyResults:
+    reason = "many_results"
+
+    def matches(self, evaluation):
+        return evaluation.result_count == 7
+
+def broken():
+    raise RuntimeError("CANARY")
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """The path of a package that offers a policy, and one that cannot be loaded."""
+    (tmp_path / "clinic.py").write_text(POLICY)
+    (tmp_path / "clinic-1.dist-info").mkdir()
+    (tmp_path / "clinic-1.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: clinic\nVersion: 1\n"
+    )
+    (tmp_path / "clinic-1.dist-info" / "entry_points.txt").write_text(
+        "[fhirpath_otel_policies]\nmany = clinic:ManyResults\nbroken = clinic:broken\n"
+    )
+    return tmp_path
+
+
+def test_policies_of_other_packages_are_asked_by_the_recorder_and_at_the_door(work, package):
+    more = """
+for _ in range(3):
+    evaluation = recorder.begin()
+    evaluation.result_count, evaluation.resource_type = 7, "Patient"
+    recorder.finish(evaluation)
+    engine.start_span("many", attributes={**HASH, "fhirpath.result.count": 7}).end()
+"""
+    path = f"{os.environ.get('PYTHONPATH', '')}:{ROOT}:{package}"
+    received, done = work(CONFIGURE, end=more + END, PYTHONPATH=path)
+    assert received.counts(semconv.TRACES.name)["kept", "many_results"] == 6
+    assert received.counts(semconv.LOST.name) == {("not_loaded", "policy"): 1}
+    assert done.stderr == "the sampling policy 'broken' is not used: RuntimeError\n"
+    assert text(received.spans()["many"], semconv.SAMPLING_REASON.name) == "many_results"

@@ -45,6 +45,9 @@ class Counts:
     def lost_all(self, what, counts):
         self.seen.update({(what, reason): count for reason, count in counts.items()})
 
+    def catch_up(self):
+        """Nothing is early here."""
+
     def failed(self, what):
         self.seen[what, "internal_error"] += 1
 

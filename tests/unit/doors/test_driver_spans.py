@@ -318,6 +318,40 @@ def test_a_result_that_is_dropped_in_the_middle_ends_its_drivers_spans_too(make_
     assert host.no_span_dangles()
 
 
+@KINDS
+def test_whole_service_sampling_leaves_the_drivers_spans_to_the_evaluation(make_host, kind):
+    host = make_host(kind, whose="all", decide=lambda _: DROP)
+    for decision in (KEEP, DROP):
+        host.decision = decision
+        with host.doors.tracer("host").start_as_current_span("request"):
+            host.evaluate()
+    host.doors.door.shutdown()
+    assert sorted(set(host.doors.names())) == [
+        *(
+            "SELECT",
+            "driver execute",
+            "driver fetch",
+            "driver wire",
+            "fhirpath collection",
+            "fhirpath evaluate",
+        ),
+        *("fhirpath parse", "fhirpath type_check", "request"),
+    ]
+    assert len(host.named("request")) == 1
+    assert host.no_span_dangles()
+    assert host.doors.counts.seen == {("driver_span", "evaluation_dropped"): 4}
+    assert host.doors.door._router.groups.held() == (0, 0, 0)
+
+
+def test_what_waits_for_the_export_thread_is_bounded(make_host, monkeypatch):
+    monkeypatch.setattr("fhirpath_otel.doors.tail_exporter.MOST_SPANS", 3)
+    host = make_host("exporter")
+    host.doors.door.release(["a", "b"])
+    host.doors.door.release(["c", "d", "e"])
+    assert list(host.doors.door._ready) == ["a", "b", "c"]
+    assert host.doors.counts.seen == {("driver_span", "not_exported"): 2}
+
+
 def test_no_door_costs_one_look_at_an_attribute(make_host, monkeypatch):
     host = make_host(None)
     monkeypatch.setattr(host.recorder, "driver_parent", lambda _: pytest.fail("nobody holds anything back"))
@@ -383,10 +417,10 @@ def test_too_many_evaluations_give_up_the_oldest(registry):
     spans, door, ids = registry
     spans.join(door)
     opened = [spans.open(driver_evaluation(), ids) for _ in range(3)]
-    assert not spans.pass_or_hold(door, below(opened[0]))
+    assert not spans.may_go_out(door, below(opened[0]))
     spans.open(driver_evaluation(), ids)
     assert door.lost == ["too_many_traces"]
-    assert not spans.pass_or_hold(door, below(opened[0]))
+    assert not spans.may_go_out(door, below(opened[0]))
     assert door.lost == ["too_many_traces", "too_old"]
 
 
@@ -395,7 +429,7 @@ def test_too_many_spans_give_up_all_of_the_evaluation_that_has_them(registry):
     spans.join(door)
     noted = driver_evaluation()
     premade = spans.open(noted, ids)
-    held = [spans.pass_or_hold(door, below(premade)) for _ in range(7)]
+    held = [spans.may_go_out(door, below(premade)) for _ in range(7)]
     assert not any(held)
     assert door.lost == ["too_many_spans"] * 7
     settled(spans, noted, kept=True)
@@ -409,8 +443,8 @@ def test_late_spans_follow(registry):
     first, second = spans.open(kept, ids), spans.open(dropped, ids)
     settled(spans, kept, kept=True)
     settled(spans, dropped, kept=False)
-    assert spans.pass_or_hold(door, below(first))
-    assert not spans.pass_or_hold(door, below(second))
+    assert spans.may_go_out(door, below(first))
+    assert not spans.may_go_out(door, below(second))
     assert door.lost == ["evaluation_dropped"]
 
 
@@ -418,7 +452,7 @@ def test_a_sampler_that_drops_our_mark_leaves_direct_children(registry):
     spans, door, ids = registry
     spans.join(door)
     premade = spans.open(driver_evaluation(), ids)
-    assert not spans.pass_or_hold(door, below(premade, TraceState([("a", "b")])))
+    assert not spans.may_go_out(door, below(premade, TraceState([("a", "b")])))
 
 
 @pytest.mark.parametrize("mark", ["00000000-0000000000000001", "nonsense", "-"])
@@ -427,7 +461,7 @@ def test_marks_of_other_processes_mean_nothing_here(registry, mark):
     spans.join(door)
     spans.open(driver_evaluation(), ids)
     context = SpanContext(5, 6, False, TraceFlags(1), TraceState([("fhirpath", mark)]))
-    assert spans.pass_or_hold(door, Span(context, None))
+    assert spans.may_go_out(door, Span(context, None)) is None
 
 
 def test_a_malformed_mark_of_ours_means_nothing(registry):
@@ -435,14 +469,14 @@ def test_a_malformed_mark_of_ours_means_nothing(registry):
     spans.join(door)
     spans.open(driver_evaluation(), ids)
     context = SpanContext(5, 6, False, TraceFlags(1), TraceState([("fhirpath", f"{spans._token}-zz")]))
-    assert spans.pass_or_hold(door, Span(context, None))
+    assert spans.may_go_out(door, Span(context, None)) is None
 
 
 def test_a_door_that_leaves_loses_what_it_held_and_ends_the_holding(registry):
     spans, door, ids = registry
     spans.join(door)
     premade = spans.open(driver_evaluation(), ids)
-    spans.pass_or_hold(door, below(premade))
+    spans.may_go_out(door, below(premade))
     spans.leave(door)
     assert door.lost == ["shutdown"]
     assert not spans.active
@@ -490,7 +524,7 @@ def test_a_full_tracestate_of_the_caller_stays_as_it_is(registry):
     noted.context = trace.set_span_in_context(caller)
     premade = spans.open(noted, ids)
     assert premade.trace_state == state
-    assert not spans.pass_or_hold(door, below(premade))
+    assert not spans.may_go_out(door, below(premade))
 
 
 def test_an_evaluation_that_was_not_kept_with_its_sql_takes_the_spans_with_it(registry):
@@ -498,7 +532,7 @@ def test_an_evaluation_that_was_not_kept_with_its_sql_takes_the_spans_with_it(re
     spans.join(door)
     noted = driver_evaluation()
     noted.stages.clear()
-    spans.pass_or_hold(door, below(spans.open(noted, ids)))
+    spans.may_go_out(door, below(spans.open(noted, ids)))
     settled(spans, noted, kept=True)
     assert (door.out, door.lost) == ([], ["evaluation_dropped"])
 
@@ -511,7 +545,7 @@ def test_threads_release_or_count_each_span_once():
     passed = []
 
     def drive(thread):
-        passed.extend(one for one in premade if spans.pass_or_hold(door, below(one)))
+        passed.extend(one for one in premade if spans.may_go_out(door, below(one)))
 
     def settle(_):
         for number, one in enumerate(noted):
