@@ -237,8 +237,8 @@ class SpanGroups(Generic[S]):
         step.follow(verdict, list(group.spans.values()))
 
     def _give_up(self, step: Step[S], group: Group[S], reason: str) -> None:
-        """Decides with what is there; without the top there is nothing to decide by."""
-        if not self._starts_seen or group.top in group.spans:
+        """Decides with what is there; without the top there is nothing to decide by, unless it is decided already."""
+        if not self._starts_seen or group.top in group.spans or group.kept_inside is not None:
             self._settle(step, group)
         else:
             self._settle(step, group, Verdict(False, group.top, lost=reason))

@@ -135,6 +135,17 @@ def test_what_is_kept_elsewhere_passes_at_once_and_its_parents_are_kept(at_proce
     assert judge.asked == [(ROOT, {ROOT}, False, "slow")]
 
 
+def test_parents_of_what_is_kept_elsewhere_are_kept_however_long_they_take(at_processor, now):
+    at_processor.started(ROOT, None)
+    at_processor.started(OTHER, ROOT)
+    at_processor.ended(OTHER, ROOT, "other")
+    at_processor.kept_elsewhere(CHILD, ROOT, "slow")
+    now[0] = 11.0
+    step = at_processor.ended(CHILD, ROOT, "child")
+    assert (forwarded(step), step.lost) == (["child", "other"], {})
+    assert forwarded(at_processor.ended(ROOT, None, "root")) == ["root"]
+
+
 def test_at_the_exporter_what_is_kept_elsewhere_also_keeps_parents_that_come_later(at_exporter, judge):
     judge.kept = False
     at_exporter.ended(GRANDCHILD, CHILD, "grandchild")
