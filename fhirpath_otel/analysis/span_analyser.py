@@ -13,6 +13,7 @@ from fhirpath_otel import semconv
 from fhirpath_otel.analysis.analyser import Analyser, gravest_first
 from fhirpath_otel.analysis.rules import Record, Repeats, n_plus_one
 from fhirpath_otel.analysis.thresholds import Thresholds
+from fhirpath_otel.telemetry.evaluation import Evaluation
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.span_evaluations import EndedSpan, duration_ns, evaluations_in
 
@@ -27,9 +28,12 @@ class SpanAnalyser:
         self._thresholds = thresholds or Thresholds()
         self._analyse = Analyser(self._thresholds)
 
-    def __call__(self, spans: Sequence[EndedSpan]) -> tuple[Finding, ...]:
-        """What the rules find, the gravest first, each rule once."""
-        found = [finding for evaluation in evaluations_in(spans) for finding in self._analyse(evaluation)]
+    def __call__(
+        self, spans: Sequence[EndedSpan], known: tuple[EndedSpan, Evaluation] | None = None
+    ) -> tuple[Finding, ...]:
+        """What the rules find, the gravest first, each rule once. For `known` see `evaluations_in`."""
+        evaluations = evaluations_in(spans, known)
+        found = [finding for evaluation in evaluations for finding in self._analyse(evaluation)]
         repeated = self._repeated_statement(spans)
         if repeated is not None:
             found.append(repeated)

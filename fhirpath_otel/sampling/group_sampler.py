@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.span_counts import SpanCounts
     from fhirpath_otel.telemetry.span_evaluations import EndedSpan
 
-    Analyse = Callable[[Sequence[EndedSpan]], tuple[Finding, ...]]
+    Known = tuple[EndedSpan, Evaluation]
+    Analyse = Callable[[Sequence[EndedSpan], Known | None], tuple[Finding, ...]]
     Decide = Callable[[Evaluation], Decision]
 
 
@@ -89,7 +90,7 @@ class GroupSampler:
             _stand_for_evaluations(evaluation, root, spans)
         if evaluation.caller is None:
             evaluation.randomness = randomness_of(root.context)
-        evaluation.findings = findings = self._find(spans)
+        evaluation.findings = findings = self._find(spans, (root, evaluation) if own else None)
         self._counts.found(findings)
         found = {attribute.name: value for attribute, value in bottleneck_attributes(findings).items()}
         if group.kept_inside is not None:
@@ -107,9 +108,9 @@ class GroupSampler:
         mark = Mark(key_of(root.context), attributes, self._threshold(root, evaluation, decision))
         return Verdict(True, group.top, mark, decision.reason)
 
-    def _find(self, spans: Sequence[EndedSpan]) -> tuple[Finding, ...]:
+    def _find(self, spans: Sequence[EndedSpan], known: Known | None) -> tuple[Finding, ...]:
         try:
-            return self._analyse(spans)
+            return self._analyse(spans, known)
         except Exception:  # noqa: BLE001 -- a rule that fails costs its findings only
             self._counts.failed(semconv.WHAT_FINDING)
             return ()

@@ -109,10 +109,15 @@ def evaluation_of(root: EndedSpan, spans: Iterable[EndedSpan] = (), *, forced: b
     return evaluation
 
 
-def evaluations_in(spans: Sequence[EndedSpan]) -> list[Evaluation]:
-    """Each evaluation whose root is among the spans; those that a recorder has judged already are not."""
+def evaluations_in(
+    spans: Sequence[EndedSpan], known: tuple[EndedSpan, Evaluation] | None = None
+) -> list[Evaluation]:
+    """Each evaluation whose root is among the spans; those that a recorder has judged already are not.
+
+    `known` is one of the roots with its evaluation, if that was made already.
+    """
     return [
-        evaluation_of(span, spans)
+        known[1] if known is not None and span is known[0] else evaluation_of(span, spans)
         for span in spans
         if is_evaluation(span.attributes) and kept_reason(span.attributes) is None
     ]

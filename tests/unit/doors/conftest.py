@@ -106,7 +106,7 @@ def make_doors():
             asked.append(evaluation)
             return made.decide(evaluation)
 
-        judge = GroupSampler(ask, analyse or (lambda _: ()), counts, keeps_all or (lambda _: False))
+        judge = GroupSampler(ask, analyse or (lambda *_: ()), counts, keeps_all or (lambda _: False))
         exporter_options = {key: options.pop(key) for key in ("strip_foreign",) if key in options}
         router = Router(judge, counts, starts_seen=kind == "processor", **options)
         made.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)

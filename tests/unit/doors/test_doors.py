@@ -97,7 +97,7 @@ def test_an_error_is_told_by_status_or_type(doors):
 
 def test_findings_stand_on_the_root_and_are_counted(make_doors):
     for kind in ("processor", "exporter"):
-        doors = make_doors(kind, analyse=lambda spans: (FINDING,) if len(spans) == 3 else ())
+        doors = make_doors(kind, analyse=lambda spans, _: (FINDING,) if len(spans) == 3 else ())
         evaluate(doors)
         assert doors.asked[0].findings == (FINDING,)
         assert doors.span("evaluate").attributes["fhirpath.bottleneck.rule"] == "n-plus-one"
@@ -262,7 +262,7 @@ def test_an_error_inside_of_a_request_counts_as_its_own(make_doors, kind):
 
 
 def test_a_sampler_that_fails_costs_spans_that_are_counted(make_doors):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError("CANARY")
 
     for kind in ("processor", "exporter"):
