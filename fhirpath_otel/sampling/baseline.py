@@ -41,10 +41,10 @@ class Baseline:
             if randomness_of(caller) < threshold:
                 return None
             return Draw((RANGE - incoming) / (RANGE - threshold), self._threshold)
-        # A float has 53 bits of chance; the last three, which no threshold of a setting reaches, are ones.
-        randomness = RANGE - 1 - int(self._chance() * RANGE)
-        if caller is None and evaluation.randomness is not None:
-            randomness = evaluation.randomness
+        randomness = evaluation.randomness if caller is None else None
+        if randomness is None:
+            # A float has 53 bits of chance; the last three, which no threshold of a setting reaches, are ones.
+            randomness = RANGE - 1 - int(self._chance() * RANGE)
         if randomness < self._threshold:
             return None
         weight = RANGE / (RANGE - self._threshold)

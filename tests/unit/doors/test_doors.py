@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from opentelemetry import baggage, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, SamplingResult
 from opentelemetry.sdk.trace.sampling import Decision as SdkDecision
 from opentelemetry.trace import (
@@ -27,9 +29,11 @@ from opentelemetry.trace import (
 from fhirpath_otel.doors.span_copies import marked
 from fhirpath_otel.doors.tail_exporter import TailSamplingExporter
 from fhirpath_otel.sampling.group_sampler import Mark
+from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry.evaluation import Decision
 from fhirpath_otel.telemetry.finding import Finding
-from fhirpath_otel.telemetry.tracestate import RANGE
+from fhirpath_otel.telemetry.tracestate import RANGE, threshold_in
 
 DROP = Decision(False, "not_selected")
 KEEP = Decision(True, "slow")
@@ -333,6 +337,43 @@ def test_what_the_sdk_does_not_sample_is_not_judged(make_doors):
 
 def without_escaped(attributes):
     return {name: value for name, value in attributes.items() if name != "exception.escaped"}
+
+
+class SeededIds(RandomIdGenerator):
+    """The SDK's ids, the same each time."""
+
+    def __init__(self):
+        self.source = random.Random(11)  # noqa: S311
+
+    def generate_trace_id(self):
+        return self.source.getrandbits(128)
+
+
+@pytest.mark.parametrize("kind", ["processor", "exporter"])
+@pytest.mark.parametrize("rate", [1e9, 300.0])
+def test_weights_estimate_all_evaluations_also_where_some_are_suppressed(make_doors, kind, rate):
+    turn = itertools.count()
+    settings = Settings(baseline_rate=0.2, max_expressions=0)
+    sampler = TailSampler(
+        policies(settings, lambda: pytest.fail("the id decides")), rate, lambda: next(turn) / 1000
+    )
+    doors = make_doors(kind, sampler, keeps_all=lambda _: True)
+    doors.provider.id_generator = SeededIds()
+    total = 4_000
+    tracer = doors.tracer()
+    for number in range(total):
+        error = {"error.type": "syntax"} if number % 10 == 0 else {}
+        tracer.start_span("evaluate", attributes={**HASH, **error}).end()
+    # A weight of 5 at a chance of 0.2: the standard deviation is 126.
+    counted = sum(span.attributes["fhirpath.sampling.adjusted_count"] for span in doors.kept.spans)
+    waiting = sum(sampler._suppressed.values())
+    assert abs(counted + waiting - total) < 500
+    for span in doors.kept.spans:
+        assert span.context.trace_id % RANGE >= threshold_in(span.context.trace_state)
+    weighed = sum(RANGE / (RANGE - threshold_in(span.context.trace_state)) for span in doors.kept.spans)
+    suppressed = doors.counts.seen["suppressed", "baseline"] + doors.counts.seen["suppressed", "error"]
+    assert (suppressed > 0) == (rate < 1e9)
+    assert abs(weighed - total) < 500 or suppressed
 
 
 class RecordOnly(Sampler):
