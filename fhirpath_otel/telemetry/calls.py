@@ -55,7 +55,7 @@ def watch_calls(
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
-        if not recorder.is_recording():
+        if not (recorder.recording or recorder.is_recording()):
             return function(*arguments, **named)
         context = get_current()
         seen = calls.last

@@ -8,13 +8,14 @@ kept by thread: appending to a deque is atomic, so there would be no less to add
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from threading import RLock
 from time import thread_time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from opentelemetry.metrics import Observation
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
     from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure, Template
+    from fhirpath_otel.telemetry.routes import Route
     from fhirpath_otel.telemetry.watch import Note
 
 BATCH = 16
@@ -44,6 +46,8 @@ MAX_QUEUE = 2_048
 
 MAX_WATCHES = 2_000
 """Watches of one process. Each holds 1 kB, and up to 10 kB of what waits."""
+
+Value = TypeVar("Value")
 
 Learn = Callable[["Watch", list[int], int, int], None]
 """Told of a watch, the ascending durations that were added up, how many evaluations they stand for, and the nanoseconds
@@ -205,47 +209,65 @@ class Instruments:
         """Adds what waits at a watch to its series. Callers hold the lock."""
         began_ns = thread_time_ns()
         notes, untimed = watch.drain(), watch.unaccounted()
-        if not (notes or untimed):
-            return
-        durations = sorted(note[0] for note in notes)
         try:
-            evaluations = self._add_sums(watch, notes, durations, untimed)
-            if durations:
-                self._learn(watch, durations, evaluations, thread_time_ns() - began_ns)
+            if notes:
+                evaluations, durations = self._add_sums(watch, notes)
+                self._learn(watch, durations, evaluations + untimed, thread_time_ns() - began_ns)
+            if untimed:
+                self._add_untimed(watch, untimed)
         except Exception:  # noqa: BLE001 -- neither the other expressions nor the host may suffer
             self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR, len(notes) + untimed)
 
-    def _add_sums(self, watch: Watch, notes: list[Note], durations: list[int], untimed: int) -> int:
-        """Returns how many evaluations these are."""
-        route, results = watch.route, sorted(_results(notes))
-        stages = {} if watch.only_stage else _stage_values(notes)
-        evaluations = sum(note[5] for note in notes) + untimed
-        weighed = durations
-        if evaluations > len(notes):
-            weighed = sorted(note[0] for note in notes for _ in range(note[5]))
-            weighed += [weighed[-1] if weighed else round(watch.mean_ns)] * untimed
+    def _add_sums(self, watch: Watch, notes: list[Note]) -> tuple[int, list[int]]:
+        """Returns how many evaluations these are, and the ascending durations of those that were timed."""
+        durations, stages, *_, results, weights = zip(*notes, strict=True)
+        ascending = weighed = sorted(durations)
+        timed, evaluations, route = len(notes), sum(weights), watch.route
+        if evaluations > timed:
+            weighed = sorted(_weighed(durations, weights))
+            results = tuple(_weighed(results, weights))
         route.duration.note_all(weighed)
         if watch.only_stage is not None:
             route.stages[watch.only_stage].note_all(weighed)
-        for stage, values in stages.items():
-            route.stages[stage].note_all(values)
+        elif any(stages):
+            self._add_stages(route, notes)
+        if route.results is not None:
+            route.results.note_all(sorted(result for result in results if result is not None))
+        detailed = timed if watch.only_stage else sum(map(bool, stages))
+        self._count(route, {semconv.STAGE_DETAIL: detailed, semconv.BASIC: timed - detailed})
+        self._count(route, {semconv.COUNTED: evaluations - timed})
+        return evaluations, ascending
+
+    def _add_untimed(self, watch: Watch, evaluations: int) -> None:
+        """Counts evaluations that await the next one that is timed, with the mean duration until now."""
+        mean = [round(watch.mean_ns)] * evaluations
+        watch.route.duration.note_all(mean)
+        if watch.only_stage is not None:
+            watch.route.stages[watch.only_stage].note_all(mean)
+        self._count(watch.route, {semconv.COUNTED: evaluations})
+
+    def _add_stages(self, route: Route, notes: list[Note]) -> None:
+        values: dict[str, list[int]] = {}
+        for _, stages, sql_ns, in_memory_ns, *_ in notes:
+            for stage, active_ns in active_durations(stages, sql_ns, in_memory_ns).items():
+                values.setdefault(stage, []).append(active_ns)
+        for stage, found in values.items():
+            found.sort()
+            route.stages[stage].note_all(found)
             if stage == semconv.SQL and route.database is not None:
-                route.database.note_all(values)
-        if results and route.results is not None:
-            route.results.note_all(results)
-        if route.cache is not None:
-            route.cache.add(None, evaluations)
-        route.traces.add(None, evaluations)
-        detailed = len(notes) if watch.only_stage else len(stages and notes)
-        self._count_detail(semconv.STAGE_DETAIL, detailed)
-        self._count_detail(semconv.BASIC, len(notes) - detailed)
-        self._count_detail(semconv.COUNTED, evaluations - len(notes))
-        return evaluations
+                route.database.note_all(found)
+
+    def _count(self, route: Route, details: dict[str, int]) -> None:
+        for detail, count in details.items():
+            if count:
+                route.traces.add(None, count)
+                if route.cache is not None:
+                    route.cache.add(None, count)
+                self._count_detail(detail, count)
 
     def _count_detail(self, detail: str, count: int) -> None:
-        if count:
-            self._recorded[detail] += count
-            self._routes.details[detail].add(None, count)
+        self._recorded[detail] += count
+        self._routes.details[detail].add(None, count)
 
     def _fold(self) -> None:
         with self._lock:
@@ -327,20 +349,9 @@ class Instruments:
             series.clear()
 
 
-def _stage_values(notes: list[Note]) -> dict[str, list[int]]:
-    """The ascending nanoseconds of each stage."""
-    values: dict[str, list[int]] = {}
-    for _, stages, sql_ns, in_memory_ns, *_ in notes:
-        if stages:
-            for stage, active_ns in active_durations(stages, sql_ns, in_memory_ns).items():
-                values.setdefault(stage, []).append(active_ns)
-    for found in values.values():
-        found.sort()
-    return values
-
-
-def _results(notes: list[Note]) -> Iterable[int]:
-    return (note[4] for note in notes if note[4] is not None for _ in range(note[5]))
+def _weighed(values: Iterable[Value], weights: Iterable[int]) -> Iterator[Value]:
+    """Each value as often as its weight says."""
+    return itertools.chain.from_iterable(map(itertools.repeat, values, weights))
 
 
 def _finding_attributes(finding: Finding) -> dict[str, str]:

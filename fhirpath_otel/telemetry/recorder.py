@@ -103,7 +103,7 @@ class Recorder:
         self._watches = None if ordinary is None else Watches(ordinary, self._instruments, may_find)
         self._callers = Callers(dimensions)
         self._said = False
-        self._recording = False
+        self.recording = False
         self._silent = _NO_SDK
         self._seen: tuple[bool, bool] | None = None
 
@@ -118,13 +118,15 @@ class Recorder:
         return self._instruments.watches
 
     def is_recording(self) -> bool:
-        """Whether there is somebody to record for, and recording is not switched off."""
-        return self._recording or self._listen()
+        """Whether there is somebody to record for now, and recording is not switched off; `recording` says it too,
+        once it is so.
+        """
+        return self.recording or self._listen()
 
     def begin(self) -> Evaluation:
         """The notes of an evaluation that begins now, as a child of the span that is current here."""
         try:
-            if not (self._recording or self._listen()):
+            if not (self.recording or self._listen()):
                 return Evaluation()
             evaluation = Evaluation(otel_context.get_current())
             self._instruments.begun()
@@ -162,7 +164,7 @@ class Recorder:
         if evaluation.outcome is not None:
             return evaluation.outcome
         ended_ns = evaluation.end_ns = perf_counter_ns()
-        if not (self._recording or self._listen()):
+        if not (self.recording or self._listen()):
             evaluation.outcome = self._silent
             return evaluation.outcome
         evaluation.outcome = _LOST
@@ -285,11 +287,11 @@ class Recorder:
             )
             switched_off = self._governor.detail == semconv.OFF
             self._silent = _SWITCHED_OFF if switched_off else _NO_SDK
-            self._recording = listening and not switched_off
+            self.recording = listening and not switched_off
             self._seen = seen
-            if self._recording:
+            if self.recording:
                 self._governor.calibrate()
-        return self._recording
+        return self.recording
 
     def _learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: int) -> None:
         """From ordinary evaluations that were added up."""

@@ -13,7 +13,7 @@ import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from operator import length_hint
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -217,7 +217,7 @@ class Watch:
         """What waits to be added up."""
         waiting, notes = self.waiting, list[Note]()
         with contextlib.suppress(IndexError):  # A finalizer may be faster.
-            notes.extend(waiting.popleft() for _ in range(len(waiting)))
+            notes.extend(islice(iter(waiting.popleft, None), len(waiting)))
         return notes
 
     def forget(self) -> None:
