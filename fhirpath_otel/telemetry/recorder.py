@@ -20,11 +20,15 @@ from opentelemetry import metrics, trace
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
+from fhirpath_otel.telemetry.database_memory import OpenDatabases
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
+from fhirpath_otel.telemetry.memory_metrics import MemoryMetrics
+from fhirpath_otel.telemetry.memory_sampler import MemorySampler
 from fhirpath_otel.telemetry.metrics import Instruments
 from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
+from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.spans import write_spans
 
 __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
@@ -75,6 +79,10 @@ class Recorder:
         self._providers = (tracer_provider, meter_provider)
         self._own, meter = OwnTracer(version, tracer_provider), self._get_meter()
         self._instruments = Instruments(meter, self._disclosure, max_expressions)
+        resident = ResidentMemory()
+        self.databases = OpenDatabases()
+        self.memory = MemorySampler(resident, self.lost)
+        self._memory_metrics = MemoryMetrics(meter, resident, self.databases)
         self._said = False
         self._listening = False
         self._seen = (False, False)
@@ -90,6 +98,11 @@ class Recorder:
             self._failed(error)
             return Evaluation()
         return evaluation
+
+    def expect(self, evaluation: Evaluation) -> None:
+        """Says that the expression is known and its evaluation goes on: one that may take long is watched."""
+        if evaluation.context is not None:
+            self.memory.begin(evaluation, self.memory.expects_long(evaluation))
 
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
@@ -120,6 +133,7 @@ class Recorder:
         if not _STAGES.issuperset(map(_name, evaluation.stages)):
             raise ValueError("not a stage of an evaluation")
         evaluation.duration_ns = evaluation.active_ns()
+        self.memory.end(evaluation)
         caller = trace.get_current_span(evaluation.context).get_span_context()
         evaluation.caller = caller if caller.is_valid else None
         evaluation.findings = self._find(evaluation)
@@ -128,6 +142,7 @@ class Recorder:
         evaluation.context = None
         evaluation.outcome = outcome
         self._instruments.record(evaluation, context)
+        self._memory_metrics.record(evaluation, context)
 
     def _sample(self, evaluation: Evaluation) -> tuple[Outcome, otel_context.Context | None]:
         """What becomes of the trace, and the context of the root span if it was kept."""

@@ -11,6 +11,7 @@ import pytest
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding, metrics
+from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
@@ -186,7 +187,11 @@ def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
         result_count=1,
         execution_mode="pushdown",
         template=template_from("Patient"),
+        rss_start=1,
+        rss_peak=2,
     )
+    database = DatabaseMemory("duckdb", 1, lambda: InUse(1, 1))
+    telemetry.recorder.databases.add(database)
     telemetry.recorder.lost("span", "file_error")
     [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
     emitted = {metric.name: metric.unit for metric in scope.metrics}
