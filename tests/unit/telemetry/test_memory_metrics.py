@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
-from fhirpath_otel.telemetry.recorder import Decision
+from fhirpath_otel.telemetry.recorder import Decision, Recorder
 from fhirpath_otel.telemetry.redaction import template_from
 
 MIB = 2**20
@@ -51,6 +51,14 @@ def test_that_of_a_short_one_says_nothing(telemetry):
     finish(telemetry, 0.01)
     [span] = telemetry.exporter.get_finished_spans()
     assert not [name for name in span.attributes if "memory" in name or "temp" in name.split(".")]
+
+
+def test_without_an_sdk_nothing_is_watched():
+    recorder = Recorder(lambda _: Decision(True, "slow"))
+    evaluation = recorder.begin()
+    evaluation.template = template_from("Patient.name")
+    recorder.expect(evaluation)
+    assert evaluation.memory_track is None
 
 
 def test_the_figures_of_the_database_are_on_the_root_span(telemetry):
