@@ -161,6 +161,14 @@ def test_a_candidate_ends_the_lingering():
     assert world.sample(0, 100) == 0.05
 
 
+def test_a_candidate_that_begins_while_the_thread_is_about_to_end_keeps_it():
+    world = World()
+    world.sample(0, 100)
+    kept = world.begin()
+    assert world.sampler._lingers(world.now_ns + SECOND)
+    assert kept.memory_track is not None
+
+
 def test_an_abandoned_evaluation_is_forgotten_when_it_is_gone():
     world = World()
     world.begin()
@@ -256,13 +264,11 @@ def test_the_database_is_asked_at_50_ms_and_every_50_ms_for_its_peaks():
 
 def test_figures_from_before_an_evaluation_are_not_its():
     world = World()
-    engine = Engine(world)
-    engine.memory.in_use(0)
-    world.now_ns += 1
-    evaluation = world.begin(database=engine.memory)
-    world.now_ns += 60 * MS
-    world.end(evaluation)
-    assert evaluation.database_memory_peak is None
+    asked, other = Engine(world), Engine(world)
+    asked.memory.in_use(0)
+    running = [world.begin(database=engine.memory) for engine in (asked, other)]
+    world.sample(60, 100)
+    assert [world.end(evaluation).database_memory_peak for evaluation in running] == [None, 10]
 
 
 def test_several_databases_are_asked_in_turns():
