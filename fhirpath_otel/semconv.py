@@ -113,9 +113,11 @@ DROPPED = "dropped"
 WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
 WHAT_FINDING = "finding"
+WHAT_MEMORY = "memory"
 INTERNAL_ERROR = "internal_error"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
+LIMIT = "limit"
 
 EVALUATE_SPAN = Span(
     "fhirpath evaluate {resource type}",
@@ -202,6 +204,37 @@ BOTTLENECK_ADVICE = Attribute(
     "What to do about each of `fhirpath.bottleneck.rules`: static text.",
     "root, with findings",
 )
+MEMORY_RSS_DELTA = Attribute(
+    "fhirpath.memory.rss.delta",
+    "int",
+    "Bytes by which the process's resident memory was larger at the end of the evaluation than at its beginning.",
+    "root, from 50 ms on",
+)
+MEMORY_RSS_PEAK = Attribute(
+    "fhirpath.memory.rss.peak",
+    "int",
+    "Bytes of the process's resident memory at the most, as seen every 10 ms while the evaluation ran.",
+    "root, from 50 ms on",
+)
+MEMORY_RSS_GROWTH = Attribute(
+    "fhirpath.memory.rss.growth",
+    "int",
+    "Sum of `fhirpath.memory.rss.delta` over the last 20 long evaluations of the expression; from two on.",
+    "root, from 50 ms on",
+)
+DATABASE_MEMORY_PEAK = Attribute(
+    "fhirpath.database.memory.peak",
+    "int",
+    "Bytes that the embedded database held in memory at the most, by its own account, as asked while the evaluation"
+    " ran.",
+    "root, from 50 ms on",
+)
+DATABASE_TEMP_PEAK = Attribute(
+    "fhirpath.database.temp.peak",
+    "int",
+    "Bytes that the embedded database held in temporary files at the most, as asked while the evaluation ran.",
+    "root, from 50 ms on",
+)
 SAMPLING_REASON = Attribute("fhirpath.sampling.reason", "string", "Why this trace was kept.", "root", REASONS)
 ADJUSTED_COUNT = Attribute(
     "fhirpath.sampling.adjusted_count",
@@ -237,6 +270,11 @@ SPAN_ATTRIBUTES = (
     BOTTLENECK_RULES,
     BOTTLENECK_SEVERITY,
     BOTTLENECK_ADVICE,
+    MEMORY_RSS_DELTA,
+    MEMORY_RSS_PEAK,
+    MEMORY_RSS_GROWTH,
+    DATABASE_MEMORY_PEAK,
+    DATABASE_TEMP_PEAK,
     SAMPLING_REASON,
     ADJUSTED_COUNT,
     ERROR_TYPE,
@@ -271,8 +309,10 @@ DETAIL = Attribute(
     " its expression), its duration, its stages too, or its operators too.",
     values=(COUNTED, BASIC, STAGE_DETAIL, OPERATOR_DETAIL),
 )
-LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING))
-LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR))
+LOST_WHAT = Attribute(
+    "what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING, WHAT_MEMORY)
+)
+LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR, LIMIT))
 
 DURATION_BOUNDARIES = (
     *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),
@@ -281,6 +321,9 @@ DURATION_BOUNDARIES = (
 """10 µs to 100 s; the SDK's own begin at 5 s, when they are read as seconds."""
 
 COUNT_BOUNDARIES = (0.0, *(float(10**exponent) for exponent in range(8)))
+
+BYTE_BOUNDARIES = (0.0, *(float(2**20 * 4**exponent) for exponent in range(8)))
+"""1 MiB to 16 GiB."""
 
 EVALUATION_DURATION = Metric(
     "fhirpath.evaluation.duration",
@@ -341,6 +384,35 @@ EXPRESSION_INFO = Metric(
     "Always 1: tells the template of a hash. Absent with `CAPTURE_EXPRESSION=hash`.",
     (EXPRESSION_HASH, EXPRESSION_TEMPLATE),
 )
+EVALUATION_MEMORY_RISE = Metric(
+    "fhirpath.evaluation.memory.rise",
+    "histogram",
+    "By",
+    "By how much the process's resident memory rose at the most above where it was when the evaluation began; of"
+    " evaluations from 50 ms on.",
+    (EXECUTION_MODE,),
+    BYTE_BOUNDARIES,
+)
+PROCESS_MEMORY_USAGE = Metric(
+    "process.memory.usage",
+    "observable up-down counter",
+    "By",
+    "The amount of physical memory in use. Silent where OpenTelemetry's instrumentation of system metrics reports it.",
+)
+DATABASE_MEMORY_USAGE = Metric(
+    "fhirpath.database.memory.usage",
+    "observable up-down counter",
+    "By",
+    "Memory that the embedded databases that are open hold, by their own account.",
+    (DB_SYSTEM_NAME,),
+)
+DATABASE_TEMP_USAGE = Metric(
+    "fhirpath.database.temp.usage",
+    "observable up-down counter",
+    "By",
+    "What the embedded databases that are open hold in temporary files, by their own account.",
+    (DB_SYSTEM_NAME,),
+)
 TRACES = Metric(
     "fhirpath.telemetry.traces",
     "counter",
@@ -385,6 +457,10 @@ METRICS = (
     DB_OPERATION_DURATION,
     FINDINGS,
     EXPRESSION_INFO,
+    EVALUATION_MEMORY_RISE,
+    PROCESS_MEMORY_USAGE,
+    DATABASE_MEMORY_USAGE,
+    DATABASE_TEMP_USAGE,
     TRACES,
     EVALUATIONS,
     DETAIL_INTERVAL,

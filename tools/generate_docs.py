@@ -13,6 +13,8 @@ from fhirpath_otel.analysis.rules import ADVICE, RULES
 from fhirpath_otel.analysis.thresholds import THRESHOLDS
 from fhirpath_otel.sampling.usual_durations import WARM_UP
 from fhirpath_otel.settings import SETTINGS
+from fhirpath_otel.telemetry.long_expressions import GROWTH_OVER, MOST_EXPRESSIONS
+from fhirpath_otel.telemetry.memory_sampler import FROM_SECONDS, MOST_CANDIDATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,6 +61,31 @@ provider, and needs single values, begins with the collection after. In a forked
 Their attributes:
 
 {{metric_attributes}}
+
+## Memory
+
+Of evaluations that took {FROM_SECONDS * 1_000:.0f} ms or more the root span says by how much the process's resident
+memory grew (`fhirpath.memory.rss.delta`), how large it was at the most (`.peak`), and what the last {GROWTH_OVER} long
+evaluations of the expression added together (`.growth`). Read them with these in mind:
+
+- The size is that of the whole process, of which the operating system tells no parts: what runs at the same time is
+  in it, and so is what your program did with the result between fetches.
+- An evaluation is watched from when its expression is compiled, if that is new or took long before. One that takes
+  long for the first time, after short ones of the same expression, has no figures; the next one has.
+  {MOST_EXPRESSIONS:,} expressions are known; beyond that only those that took long displace others.
+- Freed memory often stays with the process. A delta that stays at zero after the first evaluation is reuse; growth
+  that goes on over many evaluations is a leak, or results that are kept.
+
+One thread (`fhirpath-otel-memory`) looks every 10 ms while a watched evaluation runs, less often after a second, and
+ends a quarter of a second after the last one. It watches {MOST_CANDIDATES:,} evaluations at once; of more the figures
+are lost, and counted in `{semconv.LOST.name}`. An evaluation that has not ended after an hour, as a
+result that nobody reads on, is let go of. With psutil (`pip install 'fhirpath-otel[memory]'`) or `/proc` the size is
+exact; elsewhere only the largest size so far is known: then there is a peak where an evaluation raised it, and
+neither delta, growth nor `{semconv.PROCESS_MEMORY_USAGE.name}`.
+
+DuckDB tells what it holds in memory and in temporary files (`duckdb_memory()`). That is asked when metrics are
+collected, for all open databases together, and while a watched evaluation runs, at most every 50 ms: the root span has
+the largest figures, which are those of the whole database, and none where the evaluation ended before the first answer.
 
 ## Which traces are kept
 

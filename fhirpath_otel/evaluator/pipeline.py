@@ -24,6 +24,7 @@ from fhirpath_otel.evaluator.template import expression_template
 from fhirpath_otel.evaluator.typecheck import TypedExpression, check
 
 if TYPE_CHECKING:
+    from fhirpath_otel.telemetry.database_memory import DatabaseMemory
     from fhirpath_otel.telemetry.recorder import Evaluation, Recorder
     from fhirpath_otel.telemetry.redaction import Template
 
@@ -54,6 +55,10 @@ class Database(Protocol):
 
     recorder: Recorder
     compiled: CompiledCache
+
+    @property
+    def memory(self) -> DatabaseMemory | None:
+        """Tells what memory it uses, if it lives in this process."""
 
     def data_version(self) -> int:
         """Changes whenever the loaded data may have changed."""
@@ -114,6 +119,7 @@ def evaluate(
     try:
         compiled = _compile(database, expression, resource_type, mode, evaluation)
         evaluation.db_system = database.system
+        evaluation.database_memory = database.memory
         if compiled.statement is not None:
             evaluation.execution_mode = semconv.PUSHDOWN
             evaluation.statement_summary = compiled.statement.summary

@@ -75,6 +75,7 @@ def calibrate() -> Costs:
         ordinary=_AllOrdinary(),
         may_find=lambda *_: False,
         governor=account,
+        watches_memory=False,
         tracer_provider=nowhere,
         meter_provider=nowhere,
     )

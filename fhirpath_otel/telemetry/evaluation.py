@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
+    from fhirpath_otel.telemetry.database_memory import DatabaseMemory
     from fhirpath_otel.telemetry.finding import Finding
+    from fhirpath_otel.telemetry.memory_sampler import Track
     from fhirpath_otel.telemetry.redaction import Template
     from fhirpath_otel.telemetry.watch import Watch
     from fhirpath_otel.telemetry.watches import Caller, Kind
@@ -93,6 +95,16 @@ class Evaluation:
     ordinary: bool = False
     drawn: bool | None = None
     dimensions: tuple[tuple[str, str], ...] = ()
+    database_memory: DatabaseMemory | None = None
+
+    # Bytes, filled in for those that lasted 50 ms or more, where they were watched (`memory_sampler.py`).
+    memory_track: Track | None = None
+    rss_start: int | None = None
+    rss_delta: int | None = None
+    rss_peak: int | None = None
+    rss_growth: int | None = None
+    database_memory_peak: int | None = None
+    database_temp_peak: int | None = None
 
     # Filled in when the recorder finishes it; without an SDK only the end and the outcome.
     end_ns: int = 0

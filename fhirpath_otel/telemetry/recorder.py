@@ -22,12 +22,16 @@ from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
+from fhirpath_otel.telemetry.database_memory import OpenDatabases
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.governor import Governor
+from fhirpath_otel.telemetry.memory_metrics import MemoryMetrics
+from fhirpath_otel.telemetry.memory_sampler import MemorySampler
 from fhirpath_otel.telemetry.metrics import Instruments
 from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
+from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.spans import write_spans
 from fhirpath_otel.telemetry.watch import Ordinary, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
@@ -39,6 +43,9 @@ MayFind = Callable[[Evaluation, bool], bool]
 """Whether `Analyse` may find anything in evaluations such as this one, below a caller's span or not."""
 
 Decide = Callable[[Evaluation], Decision]
+
+LONG_NS = 25_000_000
+"""The memory of expressions whose evaluations take less in the mean is not watched."""
 
 _EMPTY = Context()
 _STAGES = frozenset(semconv.STAGES)
@@ -84,6 +91,7 @@ class Recorder:
         ordinary: Ordinary | None = None,
         governor: Governor | None = None,
         dimensions: tuple[str, ...] = (),
+        watches_memory: bool = True,
         max_expressions: int = 200,
         version: str | None = None,
         tracer_provider: trace.TracerProvider | None = None,
@@ -102,6 +110,12 @@ class Recorder:
         self._ordinary = ordinary
         self._watches = None if ordinary is None else Watches(ordinary, self._instruments, may_find)
         self._callers = Callers(dimensions)
+        self.databases = OpenDatabases()
+        self.memory, self._memory_metrics = None, None
+        if watches_memory:
+            resident = ResidentMemory()
+            self.memory = MemorySampler(resident, self.lost)
+            self._memory_metrics = MemoryMetrics(meter, resident, self.databases)
         self._said = False
         self.recording = False
         self._silent = _NO_SDK
@@ -142,18 +156,25 @@ class Recorder:
         what is evaluated: without it, or without this call, each evaluation is judged by itself.
         """
         try:
-            context = evaluation.context
-            if context is None or known is None or self._watches is None:
-                evaluation.detail = self._governor.first_detail()
-                return
-            caller = evaluation.from_caller = self._callers.caller(context)
-            watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
-            if watch is None:
-                evaluation.detail, evaluation.known = self._governor.first_detail(), known
-            else:
-                watch.begin(evaluation)
+            self._expect(evaluation, known)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
+
+    def _expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None) -> None:
+        context, watch = evaluation.context, None
+        if context is not None and known is not None and self._watches is not None:
+            caller = evaluation.from_caller = self._callers.caller(context)
+            watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
+            evaluation.known = known
+        if watch is None:
+            evaluation.detail = self._governor.first_detail()
+        else:
+            watch.begin(evaluation)
+            if 0 < watch.mean_ns < LONG_NS:
+                return
+        if self.memory is not None and context is not None:
+            self.memory.begin(evaluation, self.memory.expects_long(evaluation))
+            evaluation.ordinary = evaluation.ordinary and evaluation.memory_track is None
 
     def caller(self, context: Context) -> Caller:
         """What a context says of its caller."""
@@ -181,7 +202,7 @@ class Recorder:
                 and not (watch.asks_rules and self._finds(evaluation))
             ):
                 evaluation.outcome = watch.outcome
-                evaluation.context = evaluation.watch = evaluation.from_caller = None
+                evaluation.context = evaluation.watch = evaluation.from_caller = evaluation.known = None
                 if watch.note(evaluation):
                     self._governor.finished(perf_counter_ns() - ended_ns)
                     self._instruments.add_up(watch)
@@ -234,6 +255,8 @@ class Recorder:
             evaluation.from_caller = self.caller(evaluation.context or _EMPTY)
             if evaluation.watch is None:
                 evaluation.detail = self._governor.first_detail()
+        if self.memory is not None:
+            self.memory.end(evaluation)
         caller = evaluation.from_caller
         evaluation.caller, evaluation.dimensions = caller.span, caller.dimensions
         if not evaluation.analysed:
@@ -244,6 +267,8 @@ class Recorder:
         evaluation.context = evaluation.from_caller = evaluation.watch = evaluation.known = None
         evaluation.outcome = outcome
         self._instruments.record(evaluation, root)
+        if self._memory_metrics is not None:
+            self._memory_metrics.record(evaluation, root)
         if watch is None and known is not None and caller.kind is not None and error_type is None:
             watch = self._watch(evaluation, caller.kind, known)
         if watch is not None:

@@ -116,6 +116,11 @@ def _root_attributes(
         semconv.CACHE_HIT: evaluation.cache_hit,
         semconv.RESULT_COUNT_ATTRIBUTE: evaluation.result_count,
         **_bottlenecks(evaluation.findings),
+        semconv.MEMORY_RSS_DELTA: evaluation.rss_delta,
+        semconv.MEMORY_RSS_PEAK: evaluation.rss_peak,
+        semconv.MEMORY_RSS_GROWTH: evaluation.rss_growth,
+        semconv.DATABASE_MEMORY_PEAK: evaluation.database_memory_peak,
+        semconv.DATABASE_TEMP_PEAK: evaluation.database_temp_peak,
         semconv.SAMPLING_REASON: decision.reason,
         semconv.ADJUSTED_COUNT: decision.adjusted_count,
     }

@@ -9,16 +9,20 @@ from fhirpath_otel import semconv
 EVALUATE = """
 import sys
 from fhirpath_otel import configuration, semconv
+from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
 from fhirpath_otel.telemetry.redaction import template_from
 
 configuration.configure()
 recorder = configuration.recorder()
+database = DatabaseMemory("duckdb", 1, lambda: InUse(1, 0))
+recorder.databases.add(database)
 for error in (None, "database"):
     evaluation = recorder.begin()
     evaluation.expression, evaluation.template = "Patient.name", template_from("Patient.name")
     evaluation.resource_type, evaluation.execution_mode = "Patient", semconv.PUSHDOWN
     evaluation.engine_version, evaluation.fhir_version = "1", "4.0.1"
     evaluation.cache_hit, evaluation.result_count = False, 3
+    evaluation.rss_start, evaluation.rss_peak = 1, 2
     evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Patient"
     for number, stage in enumerate((semconv.PARSE, semconv.TYPE_CHECK, semconv.COLLECTION, semconv.SQL)):
         start = evaluation.start_ns + number

@@ -11,6 +11,7 @@ import pytest
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding, metrics, routes
+from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
@@ -177,7 +178,7 @@ def test_findings_are_counted_whatever_becomes_of_the_trace(make_telemetry):
 
 
 def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
-    telemetry = make_telemetry(analyse=lambda _: (FINDING,))
+    telemetry = make_telemetry(watches_memory=True, analyse=lambda _: (FINDING,))
     finish(
         telemetry,
         stages=[("sql", 0, 1)],
@@ -186,7 +187,11 @@ def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
         result_count=1,
         execution_mode="pushdown",
         template=template_from("Patient"),
+        rss_start=1,
+        rss_peak=2,
     )
+    database = DatabaseMemory("duckdb", 1, lambda: InUse(1, 1))
+    telemetry.recorder.databases.add(database)
     telemetry.recorder.lost("span", "file_error")
     [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
     emitted = {metric.name: metric.unit for metric in scope.metrics}
@@ -345,7 +350,7 @@ def test_a_fork_waits_for_a_thread_that_folds(make_telemetry):
 
 
 def test_a_process_makes_at_most_2000_series(make_telemetry):
-    telemetry = make_telemetry(lambda _: DROP, max_expressions=500)
+    telemetry = make_telemetry(lambda _: DROP, max_expressions=500, watches_memory=True)
     reasons = [f"reason{number}" for number in range(60)]
     telemetry.recorder._decide = lambda evaluation: Decision(False, reasons[evaluation.result_count % 60])
     for number in range(6_000):
