@@ -13,8 +13,15 @@ from fhirpath_otel.analysis.rules import ADVICE, RULES
 from fhirpath_otel.analysis.thresholds import THRESHOLDS
 from fhirpath_otel.sampling.usual_durations import WARM_UP
 from fhirpath_otel.settings import SETTINGS
+from fhirpath_otel.telemetry.governor import (
+    FIRST_TRACES,
+    STEADY_SECONDS,
+    TRACE_EVERY_SECONDS,
+    TRACES_SHARE,
+)
 from fhirpath_otel.telemetry.long_expressions import GROWTH_OVER, MOST_EXPRESSIONS
 from fhirpath_otel.telemetry.memory_sampler import FROM_SECONDS, MOST_CANDIDATES
+from fhirpath_otel.telemetry.watches import MAX_DIMENSION_LENGTH, MAX_DIMENSION_VALUES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -62,6 +69,37 @@ Their attributes:
 
 {{metric_attributes}}
 
+## How much is recorded
+
+Telemetry takes at most `OVERHEAD_BUDGET` of what evaluations take, 2 % by default. With `DETAIL=auto` a governor
+chooses for each expression the most detail that its usual duration pays for:
+
+| detail | recorded |
+| --- | --- |
+| `counted` | that the evaluation took place; one of several is timed, and stands for them |
+| `basic` | its duration |
+| `stages` | its stages too |
+| `operators` | its operators too |
+
+What cannot be afforded every time is recorded of one evaluation in N. What recording costs is measured in your
+process: when it begins, and again where it really runs. At a steady load the detail of an expression changes at most
+once in {STEADY_SECONDS:.0f} seconds; when the load changes, within one. Half of the budget is for what is recorded of
+every evaluation, {TRACES_SHARE:.0%} for traces that are kept: these are paid from an account that begins with
+{FIRST_TRACES} traces, that evaluations fill, and one trace every {TRACE_EVERY_SECONDS:.0f} seconds however little is
+evaluated. Errors and traces that are asked for are kept without. `{semconv.OVERHEAD_RATIO.name}` says what telemetry
+really takes, `{semconv.EVALUATIONS.name}` how many evaluations were recorded at each level, and
+`{semconv.DETAIL_INTERVAL.name}` the N.
+
+`DETAIL`, or `fhirpath_otel.set_detail` while the program runs, pins one detail for all expressions; `off` records
+nothing.
+
+## Your own dimensions
+
+`DIMENSIONS=measure,tenant` takes these entries of the caller's baggage as attributes of
+`{semconv.EVALUATION_DURATION.name}` and of the root span, under their own names; values have at most
+{MAX_DIMENSION_LENGTH} characters, and beyond {MAX_DIMENSION_VALUES} different ones there is only `other`. Nothing else
+of the baggage is read. The values leave the process as they are: name no entry that can carry patient data.
+
 ## Memory
 
 Of evaluations that took {FROM_SECONDS * 1_000:.0f} ms or more the root span says by how much the process's resident
@@ -99,8 +137,8 @@ Decided in process when an evaluation has ended, by the first of these that appl
 5. `first_sighting`: an expression of which no trace was kept yet.
 6. `baseline`: a random share, `BASELINE_RATE`.
 
-Each reason keeps at most `MAX_TRACES_PER_SECOND`; what exceeds that is counted as
-`suppressed`, and the next trace kept for the reason stands for it too. `fhirpath.sampling.adjusted_count` says how
+Each reason keeps at most `MAX_TRACES_PER_SECOND`, and all but the first two what the overhead budget pays for; what
+exceeds that is counted as `suppressed`, and the next trace kept for the reason stands for it too. `fhirpath.sampling.adjusted_count` says how
 many evaluations a trace stands for: their sum estimates the number of all evaluations.
 
 A sampled caller's span becomes the parent. Below a caller that is not sampled nothing is emitted
