@@ -137,9 +137,10 @@ Decided in process when an evaluation has ended, by the first of these that appl
 5. `first_sighting`: an expression of which no trace was kept yet.
 6. `baseline`: a random share, `BASELINE_RATE`.
 
-Each reason keeps at most `MAX_TRACES_PER_SECOND`, and all but the first two what the overhead budget pays for; what
-exceeds that is counted as `suppressed`, and the next trace kept for the reason stands for it too. `fhirpath.sampling.adjusted_count` says how
-many evaluations a trace stands for: their sum estimates the number of all evaluations.
+Each reason keeps at most `MAX_TRACES_PER_SECOND`, and all but the first two no more than the overhead budget pays for.
+What exceeds that is counted as `suppressed`, and the next trace kept for the reason stands for it too.
+`fhirpath.sampling.adjusted_count` says how many evaluations a trace stands for: their sum estimates the number of all
+evaluations.
 
 A sampled caller's span becomes the parent. Below a caller that is not sampled nothing is emitted
 (`unsampled_parent`). Your own sampler (`OTEL_TRACES_SAMPLER`) stands: what it refuses is counted (`host_sampler`),
