@@ -25,6 +25,7 @@ from opentelemetry import metrics, trace
 from fhirpath_otel import settings
 from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
 from fhirpath_otel.sampling.policies import TailSampler, policies
 from fhirpath_otel.telemetry.local_files import traces_directory
@@ -94,7 +95,7 @@ def recorder() -> Recorder:
             _recorder = Recorder(
                 TailSampler(policies(values), values.max_traces_per_second),
                 analyse=Analyser(),
-                disclosure=Disclosure(values.capture_expression, _is_resource_type),
+                disclosure=Disclosure(values.capture_expression, _is_resource_type, _is_operator),
                 max_expressions=values.max_expressions,
                 version=_version(),
             )
@@ -248,6 +249,10 @@ def _call(call: Callable[..., object], seconds: float, done: list[None]) -> None
 
 def _is_resource_type(name: str) -> bool:
     return name in load_model().resource_types
+
+
+def _is_operator(name: str) -> bool:
+    return name in operator_names(load_model())
 
 
 def _version() -> str | None:

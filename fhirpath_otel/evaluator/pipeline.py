@@ -82,7 +82,7 @@ class Compiled:
     resource_type: str
     template: Template
     statement: Statement | None
-    in_memory: memory.EvaluateResource | None
+    in_memory: memory.InMemory | None
     reason: str | None
     obstacle: tuple[int, int] | None = None
 
@@ -126,7 +126,8 @@ def evaluate(
             evaluation.statement_summary = f"SELECT {compiled.resource_type}"
             started_ns = perf_counter_ns()
             resources = _started(evaluation, lambda: database.resources(compiled.resource_type))
-            rows = memory.MemoryRows(resources, compiled.in_memory)
+            with_operators = evaluation.detail in semconv.DETAILS_WITH_OPERATORS
+            rows = memory.MemoryRows(resources, compiled.in_memory, with_operators=with_operators)
     except SeveralItems as error:
         recorder.finish(evaluation, EvaluationError.error_type)
         raise several_items(expression, error) from None

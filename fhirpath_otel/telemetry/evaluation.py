@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from fhirpath_otel.telemetry.finding import Finding
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Template
 
 
@@ -54,7 +55,7 @@ class Evaluation:
     lasts until the result is exhausted or closed, but the consumer's time is neither the stage's nor the
     evaluation's duration. `obstacle` is the place in the expression of what the database could not express, if that is
     why it is evaluated in memory. `resource_type` and the collection of `statement_summary` are shown only where the
-    model knows them.
+    model knows them. `operators` are those of `telemetry.operators.gravest`, where `detail` asks for them.
     """
 
     # Defaults of the class, so that beginning an evaluation costs three assignments and not twenty.
@@ -73,6 +74,8 @@ class Evaluation:
     consumer_ns: int | None = None
     db_system: str | None = None
     statement_summary: str | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    detail: str = semconv.STAGE_DETAIL
 
     # Filled in when the recorder finishes it; without an SDK only the end and the outcome.
     end_ns: int = 0
