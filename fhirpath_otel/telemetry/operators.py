@@ -20,7 +20,7 @@ MOST_PLACES = 100
 """Operators of one evaluation that are told apart; each is a span if the trace is kept."""
 
 MOST_SERIES = 120
-"""Attribute sets of `fhirpath.operator.duration`: every function and symbol of one engine has room."""
+"""Attribute sets of `fhirpath.operator.duration`. There are 148 names, of which a process uses a few dozen."""
 
 
 class Place(NamedTuple):
