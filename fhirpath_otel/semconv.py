@@ -55,14 +55,14 @@ IN_MEMORY = "in_memory"
 STAGES = (PARSE, TYPE_CHECK, COLLECTION, SQL, IN_MEMORY)
 COMPILATION = (PARSE, TYPE_CHECK, COLLECTION)
 
-# How much of an evaluation is recorded, from the least to the most
+# How much of an evaluation is recorded, from the least to the most; `auto` leaves it to the governor
 OFF = "off"
+COUNTED = "counted"
 BASIC = "basic"
 STAGE_DETAIL = "stages"
 OPERATOR_DETAIL = "operators"
-PLAN_DETAIL = "plan"
-DETAILS = (OFF, BASIC, STAGE_DETAIL, OPERATOR_DETAIL, PLAN_DETAIL)
-DETAILS_WITH_OPERATORS = (OPERATOR_DETAIL, PLAN_DETAIL)
+DETAILS = (OFF, BASIC, STAGE_DETAIL, OPERATOR_DETAIL)
+AUTO = "auto"
 
 # How an evaluation was executed
 PUSHDOWN = "pushdown"
@@ -110,6 +110,7 @@ NOT_SELECTED = "not_selected"
 UNSAMPLED_PARENT = "unsampled_parent"
 HOST_SAMPLER = "host_sampler"
 NO_SDK = "no_sdk"
+SWITCHED_OFF = "switched_off"
 
 # What became of a trace
 KEPT = "kept"
@@ -320,6 +321,13 @@ DECISION_REASON = Attribute(
     "Of kept and suppressed traces the policy that chose them; of dropped ones what stood against them.",
     values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
 )
+DETAIL = Attribute(
+    "detail",
+    "string",
+    "How much of the evaluation was recorded: only that it took place (`counted`, with the duration of another one of"
+    " its expression), its duration, its stages too, or its operators too.",
+    values=(COUNTED, BASIC, STAGE_DETAIL, OPERATOR_DETAIL),
+)
 LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING))
 LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR))
 
@@ -409,6 +417,26 @@ TRACES = Metric(
     "Evaluations by what became of their trace; the sum is the number of evaluations.",
     (DECISION, DECISION_REASON),
 )
+EVALUATIONS = Metric(
+    "fhirpath.telemetry.evaluations",
+    "counter",
+    "{evaluation}",
+    "Evaluations by how much of them was recorded; the sum is the number of evaluations.",
+    (DETAIL,),
+)
+DETAIL_INTERVAL = Metric(
+    "fhirpath.telemetry.detail.interval",
+    "observable gauge",
+    "{evaluation}",
+    "Evaluations of which one is recorded in this detail, over all that this process has made.",
+    (DETAIL,),
+)
+OVERHEAD_RATIO = Metric(
+    "fhirpath.telemetry.overhead.ratio",
+    "observable gauge",
+    "1",
+    "Time that telemetry took to the time that evaluations took, by the recorder's own account of the last seconds.",
+)
 LOST = Metric(
     "fhirpath.telemetry.dropped",
     "counter",
@@ -427,5 +455,8 @@ METRICS = (
     FINDINGS,
     EXPRESSION_INFO,
     TRACES,
+    EVALUATIONS,
+    DETAIL_INTERVAL,
+    OVERHEAD_RATIO,
     LOST,
 )

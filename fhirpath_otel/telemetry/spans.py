@@ -35,9 +35,14 @@ _HOST_SAMPLER = Outcome(False, semconv.DROPPED, semconv.HOST_SAMPLER)
 
 
 def write_spans(
-    tracer: trace.Tracer, evaluation: Evaluation, decision: Decision, disclosure: Disclosure
+    tracer: trace.Tracer,
+    evaluation: Evaluation,
+    decision: Decision,
+    disclosure: Disclosure,
+    *,
+    with_stages: bool = True,
 ) -> tuple[Outcome, Context | None]:
-    """The root span with its stages below it; returns the outcome and the root's context.
+    """The root span with its stages below it, where they are wanted; returns the outcome and the root's context.
 
     The host's own sampler is asked again by its SDK, and may refuse what was to be kept.
     """
@@ -48,7 +53,7 @@ def write_spans(
         tracer,
         semconv.EVALUATE_SPAN.name.replace("{resource type}", resource_type or "").rstrip(),
         evaluation.context,
-        _root_attributes(evaluation, decision, disclosure, resource_type),
+        _root_attributes(evaluation, decision, disclosure, resource_type, with_stages=with_stages),
         evaluation.start_ns + offset_ns,
         threshold=_threshold(evaluation, decision),
         randomness=decision.randomness,
@@ -58,7 +63,7 @@ def write_spans(
         return _refusal(root, evaluation), None
     context = trace.set_span_in_context(root, evaluation.context)
     failed = len(evaluation.stages) - 1 if evaluation.error_type is not None else None
-    for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages):
+    for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages if with_stages else ()):
         name, kind, attributes = _stage(stage, evaluation, disclosure)
         span = tracer.start_span(name, context, kind, attributes, start_time=start_ns + offset_ns)
         if stage == semconv.IN_MEMORY and evaluation.operators:
@@ -127,7 +132,12 @@ def _end(span: Span, end_ns: int, error_type: str | None) -> None:
 
 
 def _root_attributes(
-    evaluation: Evaluation, decision: Decision, disclosure: Disclosure, resource_type: str | None
+    evaluation: Evaluation,
+    decision: Decision,
+    disclosure: Disclosure,
+    resource_type: str | None,
+    *,
+    with_stages: bool,
 ) -> Attributes:
     template = evaluation.template
     facts: dict[semconv.Attribute, AttributeValue | None] = {
@@ -146,9 +156,10 @@ def _root_attributes(
         semconv.ADJUSTED_COUNT: decision.adjusted_count,
     }
     attributes: Attributes = {fact.name: value for fact, value in facts.items() if value is not None}
-    for stage, active_ns in evaluation.stage_durations().items():
-        attributes[_STAGE_DURATIONS[stage]] = active_ns / 1e9
-    return attributes
+    if with_stages:
+        for stage, active_ns in evaluation.stage_durations().items():
+            attributes[_STAGE_DURATIONS[stage]] = active_ns / 1e9
+    return {**dict(evaluation.dimensions), **attributes}
 
 
 def _bottlenecks(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:

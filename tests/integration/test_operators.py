@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 import fhirpath_otel as fo
 from fhirpath_otel import configuration, errors, semconv
+from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.recorder import Decision, Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure
 
@@ -18,24 +19,25 @@ EXPRESSION = "Patient.name.where(use = 'official').first().family.upper()"
 PATIENTS = 600  # two batches of resources
 
 
-class DetailedRecorder(Recorder):
-    """Records everything at one level, and keeps the evaluations."""
+class KeepingRecorder(Recorder):
+    """Keeps the notes of every evaluation."""
 
-    detail = semconv.OPERATOR_DETAIL
-
-    def __init__(self):
+    def __init__(self, detail):
         self.evaluations = []
         self.exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         shown = Disclosure(is_type={"Patient"}.__contains__, is_operator=configuration._is_operator)
-        super().__init__(lambda _: Decision(True, "baseline"), disclosure=shown, tracer_provider=provider)
+        super().__init__(
+            lambda _: Decision(True, "baseline"),
+            disclosure=shown,
+            governor=Governor(detail=detail),
+            tracer_provider=provider,
+        )
 
     def begin(self):
-        evaluation = super().begin()
-        evaluation.detail = self.detail
-        self.evaluations.append(evaluation)
-        return evaluation
+        self.evaluations.append(super().begin())
+        return self.evaluations[-1]
 
     def spans(self):
         return self.exporter.get_finished_spans()
@@ -53,10 +55,15 @@ def database(tmp_path_factory):
 
 
 @pytest.fixture
-def recorder(database, monkeypatch):
-    recorder = DetailedRecorder()
+def recorder(database, monkeypatch, detail):
+    recorder = KeepingRecorder(detail)
     monkeypatch.setattr(database, "recorder", recorder)
     return recorder
+
+
+@pytest.fixture
+def detail():
+    return semconv.OPERATOR_DETAIL
 
 
 def test_an_evaluation_in_memory_notes_its_operators_over_all_resources(database, recorder):
@@ -105,15 +112,19 @@ def test_operators_are_spans_below_the_stage_and_within_its_time(database, recor
 @pytest.mark.parametrize(
     ("detail", "expression"),
     [
-        *((detail, EXPRESSION) for detail in semconv.DETAILS if detail not in semconv.DETAILS_WITH_OPERATORS),
-        ("operators", "Patient.name.family"),
+        *(
+            (detail, EXPRESSION)
+            for detail in (*semconv.DETAILS, semconv.AUTO)
+            if detail != semconv.OPERATOR_DETAIL
+        ),
+        (semconv.OPERATOR_DETAIL, "Patient.name.family"),
     ],
 )
-def test_no_operator_is_noted_at_other_levels_and_in_sql(database, recorder, monkeypatch, detail, expression):
-    monkeypatch.setattr(DetailedRecorder, "detail", detail)
+def test_no_operator_is_noted_at_other_levels_and_in_sql(database, recorder, detail, expression):
     assert database.evaluate(expression).fetchall()
     [evaluation] = recorder.evaluations
     assert evaluation.operators == ()
+    assert bool(recorder.spans()) == (detail != semconv.OFF)
     assert not [span for span in recorder.spans() if semconv.TIMING.name in span.attributes]
 
 

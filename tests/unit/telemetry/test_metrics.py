@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from fhirpath_otel import semconv
-from fhirpath_otel.telemetry import folding, metrics
+from fhirpath_otel.telemetry import folding, metrics, routes
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
@@ -129,7 +129,7 @@ def test_texts_that_cannot_be_parsed_share_one_series(make_telemetry):
 
 
 def test_the_series_of_a_process_are_bounded(make_telemetry, monkeypatch):
-    monkeypatch.setattr(metrics, "MAX_SERIES", 10)
+    monkeypatch.setattr(routes, "MAX_SERIES", 10)
     telemetry = make_telemetry(lambda _: DROP, max_expressions=100)
     for number in range(100):
         finish(telemetry, template=template_from(str(number)))
@@ -274,7 +274,7 @@ def test_what_waits_is_bounded(make_telemetry, monkeypatch):
     telemetry = make_telemetry(lambda _: DROP)
     instruments = telemetry.recorder._instruments
     fill(telemetry, 0, metrics.BATCH - 1)
-    assert len(instruments._queue) == (metrics.BATCH - 1 if instruments._duration.folds else 0)
+    assert len(instruments._queue) == (metrics.BATCH - 1 if instruments._histograms[0].folds else 0)
     with instruments._lock:
         thread = threading.Thread(target=fill, args=(telemetry, 0, 100))
         thread.start()
@@ -310,7 +310,7 @@ def test_a_forked_child_starts_with_nothing_and_can_count(make_telemetry):
         before = total(telemetry, "fhirpath.evaluation.duration")
         fill(telemetry, 1, 5)
         os._exit(10 * before + total(telemetry, "fhirpath.evaluation.duration"))
-    folds = telemetry.recorder._instruments._duration.folds
+    folds = telemetry.recorder._instruments._histograms[0].folds
     expected = 5 if folds else None  # without folding the child has what the SDK had in the parent
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert expected in {None, code}
@@ -377,7 +377,7 @@ def test_what_an_sdk_loses_at_folding_is_counted(make_telemetry, monkeypatch):
 
     telemetry = make_telemetry(lambda _: DROP)
     fill(telemetry, 0, 3)
-    folds = telemetry.recorder._instruments._duration.folds
+    folds = telemetry.recorder._instruments._histograms[0].folds
     monkeypatch.setattr(folding, "fold", fail)
     telemetry.points("fhirpath.evaluation.duration")
     fill(telemetry, 0, 2)
