@@ -7,8 +7,9 @@ thread and beside whatever marked one.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextvars import ContextVar
+from functools import cache, partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,28 @@ class MarkedExpression:
             _active.reset(token)
             evaluation.operators = marks.times()
         return self._original(resource, context)
+
+
+def with_operators(
+    compiled: Any, expression: str | None = None
+) -> Callable[[Evaluation], Callable[..., Any]]:
+    """For `watch_calls`: what to call instead of `compiled` so that an evaluation notes its operators.
+
+    The marks are made when they are wanted for the first time. What cannot be marked is called as it is.
+    """
+
+    @cache
+    def marked() -> MarkedExpression | None:
+        try:
+            return MarkedExpression(compiled, expression)
+        except Exception:  # noqa: BLE001 -- telemetry never fails an evaluation
+            return None
+
+    def noting(evaluation: Evaluation) -> Callable[..., Any]:
+        found = marked()
+        return compiled if found is None else partial(found.evaluate, evaluation)
+
+    return noting
 
 
 def _evaluate_marked(context: Any, items: Any, node: Node) -> Any:

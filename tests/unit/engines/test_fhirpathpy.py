@@ -13,9 +13,16 @@ from fhirpathpy import engine
 from fhirpathpy.engine import evaluators as evaluator_table
 from fhirpathpy.engine.invocations import invocation_registry
 from fhirpathpy.models import models
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from fhirpath_otel.engines.fhirpathpy import MarkedExpression
+from fhirpath_otel.engines.fhirpathpy import MarkedExpression, with_operators
+from fhirpath_otel.telemetry.calls import watch_calls
 from fhirpath_otel.telemetry.evaluation import Evaluation
+from fhirpath_otel.telemetry.governor import Governor
+from fhirpath_otel.telemetry.recorder import Decision, Recorder
+from fhirpath_otel.telemetry.redaction import Disclosure
 from tests.unit.evaluator.memory.answers import PATIENT
 
 RESOURCE = json.loads(PATIENT)
@@ -238,3 +245,36 @@ def test_marks_do_not_exhaust_a_stack_that_an_evaluation_without_them_fits_on():
 def test_what_is_no_compiled_expression_is_refused(something):
     with pytest.raises(TypeError, match="no compiled expression of fhirpathpy"):
         MarkedExpression(something, "Patient.name")
+
+
+def test_an_evaluation_notes_its_operators_where_it_is_called_for_that():
+    alone = compiled(OFFICIAL)
+    noting, evaluations = with_operators(alone, OFFICIAL), [Evaluation(), Evaluation()]
+    for evaluation in evaluations:
+        assert noting(evaluation)(RESOURCE, context={"a": 1}) == alone(RESOURCE)
+        assert len(evaluation.operators) == 7
+
+
+def test_what_cannot_be_marked_is_called_as_it_is():
+    evaluation = Evaluation()
+    assert with_operators(len)(evaluation) is len
+    assert evaluation.operators == ()
+
+
+def test_watched_calls_of_the_level_operators_show_them_below_the_stage():
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    recorder = Recorder(
+        lambda _: Decision(True, "baseline"),
+        governor=Governor(detail="operators"),
+        disclosure=Disclosure(is_operator={"where", "first", "="}.__contains__),
+        tracer_provider=provider,
+    )
+    alone = compiled(OFFICIAL)
+    watched = watch_calls(recorder, alone, lambda _: None, with_operators=with_operators(alone, OFFICIAL))
+    assert watched(RESOURCE) == alone(RESOURCE)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    assert spans["fhirpath where"].parent.span_id == spans["fhirpath in_memory"].context.span_id
+    assert spans["fhirpath where"].attributes["fhirpath.operator.position"] == 13
+    assert set(spans) >= {"fhirpath first", "fhirpath =", "fhirpath ?"}
