@@ -26,6 +26,7 @@ from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.errors import UsageError
 from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
 from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.telemetry.governor import Governor
@@ -102,7 +103,7 @@ def recorder() -> Recorder:
                 ordinary=None if reasons.judges_all else reasons,
                 governor=governor,
                 dimensions=_names(values.dimensions),
-                disclosure=Disclosure(values.capture_expression, _is_resource_type),
+                disclosure=Disclosure(values.capture_expression, _is_resource_type, _is_operator),
                 max_expressions=values.max_expressions,
                 version=_version(),
             )
@@ -267,6 +268,10 @@ def _call(call: Callable[..., object], seconds: float, done: list[None]) -> None
 
 def _is_resource_type(name: str) -> bool:
     return name in load_model().resource_types
+
+
+def _is_operator(name: str) -> bool:
+    return name in operator_names(load_model())
 
 
 def _names(text: str) -> tuple[str, ...]:

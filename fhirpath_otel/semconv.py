@@ -71,6 +71,14 @@ PUSHDOWN = "pushdown"
 OTHER = "other"
 UNPARSABLE = "unparsable"
 
+# What telemetry shows instead of an operator's name
+PATH = "path"
+INDEXER = "[]"
+UNKNOWN = "?"
+
+# How the times of a span came about
+ATTRIBUTED = "attributed"
+
 # Bottleneck rules
 PARSE_DOMINATES = "parse-dominates"
 TYPE_CHECK_DOMINATES = "type-check-dominates"
@@ -133,12 +141,18 @@ SQL_SPAN = Span(
     "INTERNAL (DuckDB, in this process), CLIENT (a database server)",
     "The stage `sql`, for example `SELECT Patient`. Ends when the result is exhausted or closed.",
 )
+OPERATOR_SPAN = Span(
+    "fhirpath {operator}",
+    "INTERNAL",
+    "An operator of the expression, for example `fhirpath where`, in evaluations of the level `operators`; child of the"
+    " stage that evaluated. All its calls are one span.",
+)
 COMMAND_SPAN = Span(
     "fhirpath-otel evaluate",
     "INTERNAL",
     "Around several expressions of one command line, so that they share a trace.",
 )
-SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, COMMAND_SPAN)
+SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, OPERATOR_SPAN, COMMAND_SPAN)
 
 STAGE = Attribute("fhirpath.stage", "string", "The stage.", "stages", STAGES)
 EXPRESSION_TEMPLATE = Attribute(
@@ -253,6 +267,42 @@ DB_QUERY_SUMMARY = Attribute("db.query.summary", "string", "Operation and collec
 DB_OPERATION_NAME = Attribute("db.operation.name", "string", "The operation.", "SQL", ("SELECT",))
 DB_COLLECTION_NAME = Attribute("db.collection.name", "string", "The resource type.", "SQL")
 
+TIMING = Attribute(
+    "fhirpath.timing",
+    "string",
+    "`attributed`: the span's length is a sum over all calls, and its place within its parent says nothing.",
+    "operators",
+    (ATTRIBUTED,),
+)
+OPERATOR_NAME = Attribute(
+    "fhirpath.operator.name",
+    "string",
+    "The name of a function, keyword or element, a symbol, `[]` for an index, `?` for any other name; `other` for the"
+    " rest of many. On metrics `path` for every step of a path, and `other` beyond 120 attribute sets.",
+    "operators",
+)
+OPERATOR_POSITION = Attribute(
+    "fhirpath.operator.position",
+    "int",
+    "Where its name or symbol begins in the expression: 0-based, in characters. Absent where that is not known.",
+    "operators",
+)
+OPERATOR_LENGTH = Attribute(
+    "fhirpath.operator.length", "int", "Characters of its name or symbol.", "operators"
+)
+OPERATOR_CALLS = Attribute(
+    "fhirpath.operator.calls", "int", "How often it was evaluated, over all resources.", "operators"
+)
+OPERATOR_INPUT_COUNT = Attribute(
+    "fhirpath.operator.input.count",
+    "int",
+    "Items that it was applied to in all calls: of `a + b` those of both sides, without a function's arguments.",
+    "operators",
+)
+OPERATOR_OUTPUT_COUNT = Attribute(
+    "fhirpath.operator.output.count", "int", "Items that it gave in all calls.", "operators"
+)
+
 SPAN_ATTRIBUTES = (
     STAGE,
     EXPRESSION_TEMPLATE,
@@ -282,6 +332,13 @@ SPAN_ATTRIBUTES = (
     DB_QUERY_SUMMARY,
     DB_OPERATION_NAME,
     DB_COLLECTION_NAME,
+    TIMING,
+    OPERATOR_NAME,
+    OPERATOR_POSITION,
+    OPERATOR_LENGTH,
+    OPERATOR_CALLS,
+    OPERATOR_INPUT_COUNT,
+    OPERATOR_OUTPUT_COUNT,
 )
 
 CACHE_RESULT = Attribute("result", "string", "Whether the cache had the expression.", values=("hit", "miss"))
@@ -320,6 +377,9 @@ DURATION_BOUNDARIES = (
 )
 """10 µs to 100 s; the SDK's own begin at 5 s, when they are read as seconds."""
 
+OPERATOR_BOUNDARIES = (1e-6, 2e-6, 5e-6, *DURATION_BOUNDARIES)
+"""An operator of an evaluation of 80 µs takes a few of them."""
+
 COUNT_BOUNDARIES = (0.0, *(float(10**exponent) for exponent in range(8)))
 
 BYTE_BOUNDARIES = (0.0, *(float(2**20 * 4**exponent) for exponent in range(8)))
@@ -340,6 +400,15 @@ STAGE_DURATION = Metric(
     "Time a stage was active, without the consumer's.",
     (STAGE, ENGINE_NAME),
     DURATION_BOUNDARIES,
+)
+OPERATOR_DURATION = Metric(
+    "fhirpath.operator.duration",
+    "histogram",
+    "s",
+    "Time that all operators of one name took by themselves in an evaluation; only of evaluations of the level"
+    " `operators`.",
+    (OPERATOR_NAME, ENGINE_NAME),
+    OPERATOR_BOUNDARIES,
 )
 EVALUATION_ACTIVE = Metric(
     "fhirpath.evaluation.active",
@@ -451,6 +520,7 @@ LOST = Metric(
 METRICS = (
     EVALUATION_DURATION,
     STAGE_DURATION,
+    OPERATOR_DURATION,
     EVALUATION_ACTIVE,
     PARSER_CACHE_REQUESTS,
     RESULT_COUNT,

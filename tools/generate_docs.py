@@ -21,6 +21,7 @@ from fhirpath_otel.telemetry.governor import (
 )
 from fhirpath_otel.telemetry.long_expressions import GROWTH_OVER, MOST_EXPRESSIONS
 from fhirpath_otel.telemetry.memory_sampler import FROM_SECONDS, MOST_CANDIDATES
+from fhirpath_otel.telemetry.operators import MOST_PLACES
 from fhirpath_otel.telemetry.watches import MAX_DIMENSION_LENGTH, MAX_DIMENSION_VALUES
 
 if TYPE_CHECKING:
@@ -51,6 +52,20 @@ consumer does between fetches lies within the span, but is not part of `fhirpath
 metric, or of what counts as slow. An error is told by status ERROR and `error.type`, without a message.
 
 {{span_attributes}}
+
+### Operators
+
+An evaluation of the level `operators` also notes every function, symbol and step of a path, for each place in the
+text: how often it was evaluated over all resources, what it was applied to, what it gave, and its own time, without
+that of operators within it. So their times add up to no more than the stage's, and a criterion's time is not its
+`where`'s. A place is that of the name or symbol in the expression as it was written, not in the template.
+
+The spans of operators say `fhirpath.timing = attributed`: each is as long as its operator was active, and they stand
+one after the other from the beginning of the stage, the longest first. When and in which order the calls took place
+is not in them. At most {MOST_PLACES} operators are told apart; the rest is summed up in one more, `other`.
+
+Noting a call costs about 0.5 µs in our engine in memory, and 1 µs in fhirpathpy, where an evaluation of 73 µs with 13
+calls takes 14 µs more. So not every evaluation has this level. All others run the same code as if it did not exist.
 
 ## Metrics
 

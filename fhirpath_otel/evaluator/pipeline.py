@@ -87,7 +87,7 @@ class Compiled:
     resource_type: str
     template: Template
     statement: Statement | None
-    in_memory: memory.EvaluateResource | None
+    in_memory: memory.InMemory | None
     reason: str | None
     obstacle: tuple[int, int] | None = None
     watches: dict[Any, Any] = field(default_factory=dict)
@@ -135,7 +135,8 @@ def evaluate(
             recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
             resources = _started(evaluation, lambda: database.resources(compiled.resource_type))
-            rows = memory.MemoryRows(resources, compiled.in_memory)
+            with_operators = evaluation.detail == semconv.OPERATOR_DETAIL
+            rows = memory.MemoryRows(resources, compiled.in_memory, with_operators=with_operators)
     except SeveralItems as error:
         recorder.finish(evaluation, EvaluationError.error_type)
         raise several_items(expression, error) from None

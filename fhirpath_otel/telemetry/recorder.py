@@ -211,8 +211,7 @@ class Recorder:
                 began_ns = thread_time_ns()
                 self._judge(evaluation, error_type)
                 spent_ns = thread_time_ns() - began_ns
-                spans = 1 + len(evaluation.stages) if evaluation.outcome.kept else 0
-                self._governor.judged(duration_ns, spent_ns, spans)
+                self._governor.judged(evaluation, watch, spent_ns)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         return evaluation.outcome

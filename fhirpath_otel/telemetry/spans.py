@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
     from fhirpath_otel.telemetry.finding import Finding
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Disclosure
 
     Attributes = dict[str, AttributeValue]
@@ -65,9 +66,44 @@ def write_spans(
     for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages if with_stages else ()):
         name, kind, attributes = _stage(stage, evaluation, disclosure)
         span = tracer.start_span(name, context, kind, attributes, start_time=start_ns + offset_ns)
+        if stage == semconv.IN_MEMORY and evaluation.operators:
+            below = trace.set_span_in_context(span, context)
+            _write_operators(tracer, evaluation.operators, below, disclosure, start_ns + offset_ns)
         _end(span, end_ns + offset_ns, evaluation.error_type if number == failed else None)
     _end(root, evaluation.end_ns + offset_ns, evaluation.error_type)
     return Outcome(True, semconv.KEPT, decision.reason, identity.trace_id), context
+
+
+def _write_operators(
+    tracer: trace.Tracer,
+    operators: tuple[OperatorTime, ...],
+    context: Context,
+    disclosure: Disclosure,
+    begin_ns: int,
+) -> None:
+    """One span an operator, one after the other from the beginning of the stage, as long as each was active."""
+    for operator in operators:
+        name = disclosure.operator_name(operator.name)
+        attributes = _operator_attributes(name, operator)
+        span_name = semconv.OPERATOR_SPAN.name.replace("{operator}", name)
+        span = tracer.start_span(span_name, context, SpanKind.INTERNAL, attributes, start_time=begin_ns)
+        begin_ns += operator.active_ns
+        span.end(begin_ns)
+
+
+def _operator_attributes(name: str, operator: OperatorTime) -> Attributes:
+    attributes: Attributes = {
+        semconv.TIMING.name: semconv.ATTRIBUTED,
+        semconv.OPERATOR_NAME.name: name,
+        semconv.OPERATOR_CALLS.name: operator.calls,
+        semconv.OPERATOR_INPUT_COUNT.name: operator.input_count,
+        semconv.OPERATOR_OUTPUT_COUNT.name: operator.output_count,
+    }
+    if operator.position is not None:
+        attributes[semconv.OPERATOR_POSITION.name] = operator.position
+    if operator.length is not None:
+        attributes[semconv.OPERATOR_LENGTH.name] = operator.length
+    return attributes
 
 
 def _threshold(evaluation: Evaluation, decision: Decision) -> int | None:
