@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fhirpath_otel import errors
 
 if TYPE_CHECKING:
-    from fhirpath_otel.configuration import configure
+    from fhirpath_otel.configuration import configure, set_detail
     from fhirpath_otel.databases.duckdb import DuckDBDatabase as Database
     from fhirpath_otel.doors.wiring import BottleneckSpanProcessor, TailSamplingSpanProcessor
     from fhirpath_otel.evaluator.result import Explanation, Result
@@ -38,6 +38,7 @@ __all__ = [
     "configure",
     "connect",
     "errors",
+    "set_detail",
 ]
 
 _LAZY = {
@@ -47,6 +48,7 @@ _LAZY = {
     "Explanation": ("fhirpath_otel.evaluator.result", "Explanation"),
     "Result": ("fhirpath_otel.evaluator.result", "Result"),
     "configure": ("fhirpath_otel.configuration", "configure"),
+    "set_detail": ("fhirpath_otel.configuration", "set_detail"),
 }
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)

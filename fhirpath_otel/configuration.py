@@ -25,11 +25,14 @@ from opentelemetry import metrics, trace
 
 from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.analyser import Analyser
+from fhirpath_otel.errors import UsageError
 from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
-from fhirpath_otel.sampling.own_policies import OwnPolicy, own_policies
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.own_policies import own_policies
+from fhirpath_otel.sampling.policies import Policy, Reasons, TailSampler
 from fhirpath_otel.telemetry.driver_context import DRIVERS
+from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.local_files import traces_directory
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure
@@ -95,10 +98,16 @@ def recorder() -> Recorder:
     with _lock:
         if _recorder is None:
             values = settings.current()
+            governor = Governor(values.overhead_budget, values.detail)
+            reasons, analyser = Reasons(values, own=installed_policies()), Analyser()
             _recorder = Recorder(
-                TailSampler(policies(values, own=installed_policies()), values.max_traces_per_second),
-                analyse=Analyser(),
-                disclosure=Disclosure(values.capture_expression, _is_resource_type),
+                TailSampler(reasons.policies, values.max_traces_per_second, affords=governor.affords_trace),
+                analyse=analyser,
+                may_find=analyser.may_find,
+                ordinary=None if reasons.judges_all else reasons,
+                governor=governor,
+                dimensions=_names(values.dimensions),
+                disclosure=Disclosure(values.capture_expression, _is_resource_type, _is_operator),
                 max_expressions=values.max_expressions,
                 version=package_version(),
             )
@@ -113,9 +122,20 @@ def span_counts() -> SpanCounts:
 
 
 @functools.cache
-def installed_policies() -> tuple[OwnPolicy, ...]:
+def installed_policies() -> tuple[Policy, ...]:
     """The sampling policies that installed packages offer, loaded once."""
     return own_policies(span_counts().count)
+
+
+def set_detail(detail: str) -> None:
+    """How much is recorded of every evaluation from now on: `off`, `basic`, `stages` or `operators`.
+
+    `auto` leaves it to the overhead governor, for each expression. Raises UsageError for anything else.
+    """
+    allowed = (semconv.AUTO, *semconv.DETAILS)
+    if detail not in allowed:
+        raise UsageError(f"unknown detail {detail!r}; use one of {', '.join(allowed)}")
+    recorder().set_detail(detail)
 
 
 def trace_file() -> Path | None:
@@ -268,6 +288,14 @@ def _call(call: Callable[..., object], seconds: float, done: list[None]) -> None
 
 def _is_resource_type(name: str) -> bool:
     return name in load_model().resource_types
+
+
+def _is_operator(name: str) -> bool:
+    return name in operator_names(load_model())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def package_version() -> str | None:

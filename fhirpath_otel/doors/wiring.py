@@ -17,7 +17,7 @@ from fhirpath_otel.doors.tail_exporter import TailSamplingExporter
 from fhirpath_otel.doors.tail_processor import TailSamplingProcessor
 from fhirpath_otel.exporters import TRACES, UnusableExporter, make_otlp_exporter, requested
 from fhirpath_otel.sampling.group_sampler import GroupSampler
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.own_tracer import keeps_all
 from fhirpath_otel.telemetry.span_counts import SpanCounts
@@ -97,7 +97,7 @@ class BottleneckSpanProcessor(BottleneckProcessor):
 def _router(counts: SpanCounts, *, whose: str | None, **options: Any) -> Router:
     values = settings.current()
     # A sampler of its own: its weights stand for what this door judges, the recorder's for its evaluations.
-    chosen = policies(values, own=installed_policies())
+    chosen = Reasons(values, own=installed_policies()).policies
     sampler = GroupSampler(
         TailSampler(chosen, values.max_traces_per_second),
         SpanAnalyser(),

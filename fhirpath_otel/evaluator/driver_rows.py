@@ -11,6 +11,8 @@ from fhirpath_otel.telemetry.driver_context import current_parent
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
+    from fhirpath_otel.telemetry.operators import OperatorTime
+
 
 class DriverRows:
     """The rows that `start` gives. `parent` is current while the database is called, and only then.
@@ -32,6 +34,11 @@ class DriverRows:
     def in_memory_active_ns(self) -> int | None:
         """How long the in-memory engine has worked, where it does."""
         return self._rows.in_memory_active_ns
+
+    @property
+    def operators(self) -> tuple[OperatorTime, ...]:
+        """What the operators of the expression did so far, where that is noted."""
+        return self._rows.operators
 
     def batches(self) -> Iterator[list[Row]]:
         """Raises what the rows raise."""

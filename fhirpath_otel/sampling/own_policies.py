@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fhirpath_otel import semconv
+from fhirpath_otel.sampling.policies import Policy
 
 if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation
@@ -42,19 +43,19 @@ class OwnPolicy(Protocol):
         """Whether the evaluation's trace is worth keeping."""
 
 
-def own_policies(lost: Lost, found: Iterable[Any] | None = None) -> tuple[OwnPolicy, ...]:
+def own_policies(lost: Lost, found: Iterable[Any] | None = None) -> tuple[Policy, ...]:
     """The policies that installed packages offer, in the order of their names.
 
     One that cannot be used costs a warning and is counted by `lost`; one that raises counts as not matching.
     """
     offered = entry_points(group=GROUP) if found is None else found
-    loaded: list[OwnPolicy] = []
+    loaded: list[Policy] = []
     taken = set(_TAKEN)
     for entry_point in sorted(offered, key=lambda item: str(item.name)):
         policy = _load_or_warn(entry_point, taken, lost)
         if policy is not None:
             taken.add(policy.reason)
-            loaded.append(_Guarded(policy, lost))
+            loaded.append(Policy(policy.reason, _Guarded(policy, lost).matches))
     return tuple(loaded)
 
 

@@ -98,15 +98,20 @@ class DriverSpans:
         with self._lock:
             self._usable = self.active = False
 
-    def open(self, evaluation: Evaluation, ids: FittingIds | None) -> SpanContext | None:
-        """The parent for the driver's spans, noted in the evaluation; None where the caller's context has to stay."""
+    def open(
+        self, evaluation: Evaluation, ids: FittingIds | None, randomness: int | None = None
+    ) -> SpanContext | None:
+        """The parent for the driver's spans, noted in the evaluation; None where the caller's context has to stay.
+
+        A new trace's id gets this `randomness`, if the evaluation was drawn already.
+        """
         if not self._doors:
             self.active = False
             return None
         caller = trace.get_current_span(evaluation.context).get_span_context()
         if ids is None or (caller.is_valid and not caller.trace_flags.sampled):
             return None
-        trace_id, span_id, randomness = ids.premade()
+        trace_id, span_id, randomness = ids.premade(randomness)
         flags, state = TraceFlags(TraceFlags.SAMPLED), TraceState()
         if caller.is_valid:
             trace_id, flags, state = caller.trace_id, caller.trace_flags, caller.trace_state
@@ -127,7 +132,7 @@ class DriverSpans:
         outcome, premade = evaluation.outcome, evaluation.premade
         if outcome is None or premade is None:
             return
-        kept = outcome.kept and any(stage == semconv.SQL for stage, _, _ in evaluation.stages)
+        kept = outcome.kept and evaluation.sql_written
         with self._lock:
             fate = self._fates.get((premade.trace_id, premade.span_id))
             if fate is None or fate.kept is not None:

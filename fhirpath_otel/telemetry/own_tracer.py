@@ -165,10 +165,14 @@ class FittingIds:
         self._inner = inner
         self._sampler = sampler
 
-    def premade(self) -> tuple[int, int, int | None]:
+    def premade(self, randomness: int | None = None) -> tuple[int, int, int | None]:
         """A trace id and a span id for later, and the randomness of the trace if a baseline may decide by it."""
         trace_id, span_id = self._inner.generate_trace_id(), self._inner.generate_span_id()
-        return trace_id, span_id, None if self._sampler.reads_randomness_otherwise else trace_id % RANGE
+        if self._sampler.reads_randomness_otherwise:
+            return trace_id, span_id, None
+        if randomness is not None:
+            trace_id += randomness - trace_id % RANGE
+        return trace_id, span_id, trace_id % RANGE
 
     def generate_span_id(self) -> int:
         """The host's, unless a driver was told another one before."""

@@ -106,6 +106,7 @@ def evaluation_of(root: EndedSpan, spans: Iterable[EndedSpan] = (), *, forced: b
     # The template stands for a text that is not told.
     evaluation.expression = _text(attributes, semconv.EXPRESSION_TEXT) or shown or digest
     evaluation.stages.extend(_stages(root, attributes, spans))
+    evaluation.compiled_before = bool(hit) and len(evaluation.stages) < len(semconv.COMPILATION)
     return evaluation
 
 

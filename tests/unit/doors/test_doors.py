@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 from fhirpath_otel.doors.span_copies import marked
 from fhirpath_otel.doors.tail_exporter import TailSamplingExporter
 from fhirpath_otel.sampling.group_sampler import Mark
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry.evaluation import Decision
 from fhirpath_otel.telemetry.finding import Finding
@@ -355,7 +355,7 @@ def test_weights_estimate_all_evaluations_also_where_some_are_suppressed(make_do
     turn = itertools.count()
     settings = Settings(baseline_rate=0.2, max_expressions=0)
     sampler = TailSampler(
-        policies(settings, lambda: pytest.fail("the id decides")), rate, lambda: next(turn) / 1000
+        Reasons(settings, lambda: pytest.fail("the id decides")).policies, rate, lambda: next(turn) / 1000
     )
     doors = make_doors(kind, sampler, keeps_all=lambda _: True)
     doors.provider.id_generator = SeededIds()

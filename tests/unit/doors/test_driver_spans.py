@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +18,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
+from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.databases.duckdb import DuckDBDatabase
 from fhirpath_otel.errors import DatabaseError
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
+from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry import driver_context, recorder
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
+from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.recorder import Recorder
+from fhirpath_otel.telemetry.tracestate import RANGE, threshold_in, threshold_of
 
 KEEP = Decision(True, "slow")
 DROP = Decision(False, "not_selected")
@@ -220,6 +226,51 @@ def test_a_trace_of_its_own_has_the_randomness_that_the_baseline_decides_by(make
     assert host.named("SELECT")[0].context.trace_id == evaluation.premade.trace_id
 
 
+def test_what_the_baseline_draws_before_it_begins_ends_in_an_id_that_fits(make_host):
+    host = make_host("processor")
+    settings = Settings(baseline_rate=0.25, max_traces_per_second=1e9)
+    reasons, analyser = Reasons(settings, random.Random(5).random), Analyser()  # noqa: S311
+    host.recorder = host.database.recorder = Recorder(
+        TailSampler(reasons.policies, 1e9),
+        analyse=analyser,
+        may_find=analyser.may_find,
+        ordinary=reasons,
+        governor=Governor(detail="stages"),
+        tracer_provider=host.doors.provider,
+        meter_provider=MeterProvider(shutdown_on_exit=False),
+    )
+    outcomes = [host.evaluate()[0].sampling for _ in range(200)]
+    kept = sum(outcome.reason == "baseline" and outcome.kept for outcome in outcomes)
+    roots = [
+        span
+        for span in host.named("fhirpath evaluate")
+        if span.attributes["fhirpath.sampling.reason"] == "baseline"
+    ]
+    assert len(roots) == kept > 20
+    for root in roots:
+        threshold = threshold_in(root.context.trace_state)
+        assert threshold == threshold_of(0.25)
+        assert root.context.trace_id % RANGE >= threshold
+    everything = sum(outcome.kept for outcome in outcomes)
+    assert len(host.named("driver execute")) == len(host.named("SELECT")) == everything
+    assert host.doors.counts.seen["driver_span", "evaluation_dropped"] == 4 * (200 - everything)
+    assert host.no_span_dangles()
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_without_a_span_of_its_sql_an_evaluation_holds_nothing_below_it(make_host, when):
+    host = make_host("processor")
+    if when == "before":
+        host.recorder.set_detail("basic")
+    result = host.database.evaluate("Patient.name.family")
+    host.recorder.set_detail("basic")
+    list(result)
+    assert host.named("fhirpath evaluate")
+    assert not host.named("SELECT")
+    assert host.no_span_dangles()
+    assert len(host.named("driver execute")) == (when == "before")
+
+
 def test_under_a_hosts_ratio_the_baseline_draws_otherwise_and_a_refusal_takes_the_drivers_spans(make_host):
     host = make_host("processor", sampler=ParentBasedTraceIdRatio(0.0))
     seen = []
@@ -363,7 +414,7 @@ def test_no_door_costs_one_look_at_an_attribute(make_host, monkeypatch):
 
 def driver_evaluation():
     made = Evaluation(otel_context.Context())
-    made.stages.append(("sql", 0, 1))
+    made.sql_written = True
     return made
 
 
@@ -373,7 +424,7 @@ class Ids:
     def __init__(self):
         self.last = 0
 
-    def premade(self):
+    def premade(self, _=None):
         self.last += 1
         return self.last, self.last, None
 
@@ -531,7 +582,7 @@ def test_an_evaluation_that_was_not_kept_with_its_sql_takes_the_spans_with_it(re
     spans, door, ids = registry
     spans.join(door)
     noted = driver_evaluation()
-    noted.stages.clear()
+    noted.sql_written = False
     spans.may_go_out(door, below(spans.open(noted, ids)))
     settled(spans, noted, kept=True)
     assert (door.out, door.lost) == ([], ["evaluation_dropped"])

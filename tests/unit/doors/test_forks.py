@@ -20,7 +20,7 @@ HASH = {"fhirpath.expression.hash": "ab" * 8}
 
 
 class Ids:
-    def premade(self):
+    def premade(self, _=None):
         return 1, 2, None
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from fhirpath_otel.sampling.own_policies import MOST, own_policies
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry.evaluation import Evaluation
 
@@ -55,7 +55,7 @@ def load(lost):
 
 def sampler(own):
     settings = Settings(baseline_rate=0.0, max_expressions=0)
-    return TailSampler(policies(settings, own=own), 100.0)
+    return TailSampler(Reasons(settings, own=own).policies, 100.0)
 
 
 def evaluation(error_type=None, result_count=200):
@@ -81,16 +81,8 @@ def test_errors_come_before_policies_of_yours_and_those_before_the_others(load):
 
 def test_each_has_a_bucket_of_its_own(load):
     settings = Settings(baseline_rate=0.0, max_expressions=0)
-    sample = TailSampler(
-        policies(
-            settings,
-            own=load(
-                made("first", lambda e: e.result_count == 1),
-            ),
-        ),
-        1.0,
-        lambda: 0.0,
-    )
+    own = load(made("first", lambda e: e.result_count == 1))
+    sample = TailSampler(Reasons(settings, own=own).policies, 1.0, lambda: 0.0)
     decisions = [sample(evaluation(result_count=1)) for _ in range(3)]
     assert [decision.kept for decision in decisions] == [True, False, False]
     assert sample(evaluation("syntax")).kept
