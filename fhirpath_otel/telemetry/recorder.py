@@ -216,7 +216,7 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         if evaluation.premade is not None:
-            DRIVERS.settle(evaluation)
+            self._settle_driver(evaluation)
         return evaluation.outcome
 
     def driver_parent(self, evaluation: Evaluation) -> trace.SpanContext | None:
@@ -233,6 +233,12 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
             return None
+
+    def _settle_driver(self, evaluation: Evaluation) -> None:
+        try:
+            DRIVERS.settle(evaluation)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
 
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch."""

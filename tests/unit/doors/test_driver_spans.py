@@ -403,6 +403,14 @@ def test_what_waits_for_the_export_thread_is_bounded(make_host, monkeypatch):
     assert host.doors.counts.seen == {("driver_span", "not_exported"): 2}
 
 
+def test_a_door_that_fails_is_counted_and_fails_no_evaluation(make_host, caplog):
+    host = make_host("processor")
+    host.decision = DROP
+    host.doors.door.lose = None
+    assert len(host.evaluate()[1]) == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_no_door_costs_one_look_at_an_attribute(make_host, monkeypatch):
     host = make_host(None)
     monkeypatch.setattr(host.recorder, "driver_parent", lambda _: pytest.fail("nobody holds anything back"))
