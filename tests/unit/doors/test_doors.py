@@ -460,3 +460,19 @@ def test_a_shut_down_exporter_says_so(make_doors):
     doors.kept.result = SpanExportResult.FAILURE
     evaluate(doors)
     assert doors.counts.seen["span", "not_exported"] == 3
+
+
+@pytest.mark.parametrize("kind", ["processor", "exporter"])
+def test_a_failure_inside_of_a_door_is_counted_and_reaches_nobody(make_doors, monkeypatch, kind):
+    doors = make_doors(kind)
+    monkeypatch.setattr(doors.door, "_router", None)
+    doors.tracer("host").start_span("request").end()
+    assert doors.names() == []
+    assert doors.counts.seen["span", "internal_error"] == (2 if kind == "processor" else 1)
+
+
+def test_flushing_the_processor_flushes_what_it_wraps(make_doors):
+    doors, asked = make_doors("processor"), []
+    doors.door._wrapped.force_flush = lambda timeout_millis: asked.append(timeout_millis) or True
+    assert doors.door.force_flush(5)
+    assert asked == [5]
