@@ -104,6 +104,7 @@ WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
 WHAT_FINDING = "finding"
 INTERNAL_ERROR = "internal_error"
+NOT_FINISHED = "not_finished"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
 
@@ -255,7 +256,9 @@ DECISION_REASON = Attribute(
     values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
 )
 LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING))
-LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR))
+LOST_REASON = Attribute(
+    "reason", "string", "Why.", values=(INTERNAL_ERROR, NOT_FINISHED, FILE_ROTATED, FILE_ERROR)
+)
 
 DURATION_BOUNDARIES = (
     *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),

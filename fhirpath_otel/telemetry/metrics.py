@@ -55,6 +55,9 @@ BATCH = 16
 MAX_QUEUE = 2_048
 """Evaluations that may wait while another thread adds up; beyond that a caller waits for it."""
 
+MAX_ABANDONED = 1_000_000
+"""Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
+
 NANOSECONDS = 1_000_000_000
 
 _OVERFLOW = {semconv.EXPRESSION_HASH.name: semconv.OTHER}
@@ -89,6 +92,8 @@ class Instruments:
         self._routes: dict[tuple[object, ...], _Route] = {}
         # Appending and popping are atomic, so that neither of them needs a lock.
         self._active: deque[None] = deque()
+        self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
+        self._abandon = self._forgotten
         self._queue: deque[Evaluation] = deque()
         self._measured = False
         self._lock = RLock()  # A finalizer may end an evaluation while its thread adds up.
@@ -114,14 +119,17 @@ class Instruments:
         meter.create_observable_gauge(info.name, [self._observe_expressions], info.unit, info.meaning)
         self._survive_forks()
 
-    def begun(self) -> None:
-        """Counts an evaluation as active."""
+    def begun(self, evaluation: Evaluation) -> None:
+        """Counts an evaluation as active, until it has ended or nobody knows it any more."""
         self._active.append(None)
+        evaluation.abandoned = self._abandon
 
-    def ended(self) -> None:
+    def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
-        if self._active:
-            self._active.pop()
+        if evaluation.abandoned is not None:
+            evaluation.abandoned = None
+            if self._active:
+                self._active.pop()
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost."""
@@ -148,6 +156,19 @@ class Instruments:
                 self._add_up()
             finally:
                 self._lock.release()
+
+    def _forgotten(self) -> None:
+        """Called by a finalizer, so wherever it may be, also within an instrument: takes no lock."""
+        if self._active:
+            self._active.pop()
+        self._abandoned.append(None)
+
+    def _count_abandoned(self) -> None:
+        count = len(self._abandoned)
+        for _ in range(count):
+            self._abandoned.pop()
+        if count:
+            self.lost(semconv.WHAT_EVALUATION, semconv.NOT_FINISHED, count)
 
     def _measure(self) -> bool:
         """Whether there is an SDK behind the instruments; looks at it when it appears."""
@@ -289,6 +310,7 @@ class Instruments:
     def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
         # The first of our callbacks: the SDK runs all of them before it reads what was recorded.
         self._fold()
+        self._count_abandoned()
         return [Observation(len(self._active))]
 
     def _observe_expressions(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -322,6 +344,7 @@ class Instruments:
         """What is under way or waits in the parent is the parent's."""
         self._lock = RLock()
         self._active.clear()
+        self._abandoned.clear()
         self._queue.clear()
         for series in (*self._histograms, *self._counters):
             series.clear()

@@ -85,7 +85,7 @@ class Recorder:
             if not (self._listening or self._listen()):
                 return Evaluation()
             evaluation = Evaluation(otel_context.get_current())
-            self._instruments.begun()
+            self._instruments.begun(evaluation)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
             return Evaluation()
@@ -101,8 +101,7 @@ class Recorder:
             return _NO_SDK
         evaluation.outcome = _LOST
         try:
-            if evaluation.context is not None:
-                self._instruments.ended()
+            self._instruments.ended(evaluation)
             self._judge(evaluation, error_type)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
