@@ -21,19 +21,31 @@ from typing import TYPE_CHECKING, Any
 from fhirpath_otel import errors
 
 if TYPE_CHECKING:
-    from fhirpath_otel.configuration import configure
+    from fhirpath_otel.configuration import configure, flush, shutdown
     from fhirpath_otel.databases.duckdb import DuckDBDatabase as Database
     from fhirpath_otel.evaluator.result import Explanation, Result
 
     __version__: str
 
-__all__ = ["Database", "Explanation", "Result", "__version__", "configure", "connect", "errors"]
+__all__ = [
+    "Database",
+    "Explanation",
+    "Result",
+    "__version__",
+    "configure",
+    "connect",
+    "errors",
+    "flush",
+    "shutdown",
+]
 
 _LAZY = {
     "Database": ("fhirpath_otel.databases.duckdb", "DuckDBDatabase"),
     "Explanation": ("fhirpath_otel.evaluator.result", "Explanation"),
     "Result": ("fhirpath_otel.evaluator.result", "Result"),
     "configure": ("fhirpath_otel.configuration", "configure"),
+    "flush": ("fhirpath_otel.configuration", "flush"),
+    "shutdown": ("fhirpath_otel.configuration", "shutdown"),
 }
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 TRACES = "traces"
 METRICS = "metrics"
@@ -29,10 +30,9 @@ class UnusableExporter(Exception):
     """Says in one line what cannot be exported, why, and what to do."""
 
 
-def make_exporters(signal: str, environ: Mapping[str, str]) -> list[Any]:
-    """The exporters of a signal, ready to use. One that cannot be had costs a warning, and the others stay."""
-    made = [_make_or_warn(name, signal, environ) for name in requested(signal, environ)]
-    return [exporter for exporter in made if exporter is not None]
+def exporter_factories(signal: str, environ: Mapping[str, str]) -> list[Callable[[], Any]]:
+    """One for each exporter that is asked for: makes it, or warns and gives None where it cannot be had."""
+    return [partial(_make_or_warn, name, signal, environ) for name in requested(signal, environ)]
 
 
 def requested(signal: str, environ: Mapping[str, str]) -> list[str]:

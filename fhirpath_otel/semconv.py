@@ -102,9 +102,13 @@ DROPPED = "dropped"
 # What of ours was lost, and why
 WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
+WHAT_METRIC = "metric"
 WHAT_FINDING = "finding"
 INTERNAL_ERROR = "internal_error"
 NOT_FINISHED = "not_finished"
+EXPORT_FAILED = "export_failed"
+QUEUE_FULL = "queue_full"
+SHUT_DOWN = "shut_down"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
 
@@ -255,9 +259,22 @@ DECISION_REASON = Attribute(
     "Of kept and suppressed traces the policy that chose them; of dropped ones what stood against them.",
     values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
 )
-LOST_WHAT = Attribute("what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING))
+LOST_WHAT = Attribute(
+    "what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_METRIC, WHAT_FINDING)
+)
 LOST_REASON = Attribute(
-    "reason", "string", "Why.", values=(INTERNAL_ERROR, NOT_FINISHED, FILE_ROTATED, FILE_ERROR)
+    "reason",
+    "string",
+    "Why; [operations](operations.md) tells what to do about it.",
+    values=(
+        INTERNAL_ERROR,
+        NOT_FINISHED,
+        EXPORT_FAILED,
+        QUEUE_FULL,
+        SHUT_DOWN,
+        FILE_ROTATED,
+        FILE_ERROR,
+    ),
 )
 
 DURATION_BOUNDARIES = (

@@ -71,6 +71,7 @@ class Recorder:
         self._decide = decide
         self._analyse = analyse
         self._disclosure = disclosure or Disclosure()
+        self._max_expressions = max_expressions
         self._version = version
         self._providers = (tracer_provider, meter_provider)
         self._own, meter = OwnTracer(version, tracer_provider), self._get_meter()
@@ -106,6 +107,11 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         return evaluation.outcome
+
+    def count_anew(self, meter_provider: metrics.MeterProvider) -> None:
+        """Counts with this provider, from nothing; for a forked child, whose parent keeps what it has counted."""
+        self._providers = (self._providers[0], meter_provider)
+        self._instruments = Instruments(self._get_meter(), self._disclosure, self._max_expressions)
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost on its way out."""

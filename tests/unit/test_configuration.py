@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fhirpath_otel import configuration
-
 ROOT = Path(__file__).parents[2]
 
 try:
@@ -180,7 +178,7 @@ def test_without_the_package_for_local_files_the_warning_says_what_to_install(ru
 
 def test_what_breaks_while_setting_up_stays_away_from_the_host(run):
     broken = "from fhirpath_otel import configuration\n"
-    broken += "def fail(*_): raise RuntimeError('CANARY')\nconfiguration._resource = fail\n"
+    broken += "def fail(*_): raise RuntimeError('CANARY')\nconfiguration._sdk._get_resource = fail\n"
     output, said = run(
         broken + CONFIGURE + EVALUATE + "print(outcome.reason)", OTEL_TRACES_EXPORTER="console"
     )
@@ -212,40 +210,3 @@ def test_exit_flushes_what_was_recorded(run, tmp_path):
     run(LOCAL + EVALUATE)
     [file] = (tmp_path / "state" / "fhirpath-otel" / "traces").iterdir()
     assert b"fhirpath evaluate Patient" in file.read_bytes()
-
-
-class Calls(list):
-    def good(self, timeout_millis=30_000):
-        self.append(timeout_millis)
-
-    def bad(self):
-        raise RuntimeError("CANARY")
-
-    def unfinished(self):
-        return False
-
-
-def test_one_call_that_fails_does_not_cost_the_others_and_its_message_stays_out(caplog):
-    calls = Calls()
-    assert not configuration._call_all([calls.bad, calls.good], 4.0)
-    assert calls == [4000.0]
-    assert [record.getMessage() for record in caplog.records] == [
-        "telemetry was not handed over completely (RuntimeError)"
-    ]
-
-
-def test_what_says_it_is_not_done_is_not_done():
-    calls = Calls()
-    assert configuration._call_all([calls.good], 4.0)
-    assert not configuration._call_all([calls.good, calls.unfinished], 4.0)
-
-
-def test_where_no_thread_can_start_each_call_gets_its_share_of_the_time(monkeypatch):
-    def fail(_):
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-    calls = Calls()
-    monkeypatch.setattr(configuration.threading.Thread, "start", fail)
-    monkeypatch.setattr(configuration.time, "monotonic", lambda: 100.0)
-    assert configuration._call_all([calls.good, calls.good], 4.0)
-    assert calls == [2000.0, 4000.0]
