@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
-from threading import RLock
+from threading import Lock, RLock
 from time import thread_time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
 from fhirpath_otel import semconv
-from fhirpath_otel.telemetry.forks import call_in_forked_child
+from fhirpath_otel.telemetry.forks import call_around_forks, call_in_forked_child
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -33,6 +33,9 @@ Spent = Callable[[int, int], None]
 
 QUEUE_SIZE = 2_048
 """Spans that wait for their export, where `OTEL_BSP_MAX_QUEUE_SIZE` does not say."""
+
+FORK_WAITS_SECONDS = 0.5
+"""So long a fork waits for an export that is under way."""
 
 _logger = logging.getLogger("fhirpath_otel")
 
@@ -57,8 +60,9 @@ class _Counted:
         self._remake = remake
         self._said = False
         self._inherited: list[Any] = []
-        if remake is not None:
-            call_in_forked_child(self._leave_exporter_to_parent)
+        self._exporting = Lock()
+        self._forking = False
+        call_around_forks(self._await_export, self._go_on, self._go_on_in_child)
 
     def export(self, batch: Any, *args: Any, **named: Any) -> Any:
         """Exports and counts. An exporter that raises has failed: no more than that reaches the SDK and its log."""
@@ -66,7 +70,10 @@ class _Counted:
         try:
             if self._exporter is None and self._remake is not None:
                 self._exporter = self._remake()
-            result = self.failure if self._exporter is None else self._exporter.export(batch, *args, **named)
+            with self._exporting:
+                result = (
+                    self.failure if self._exporter is None else self._exporter.export(batch, *args, **named)
+                )
         except Exception as raised:  # noqa: BLE001 -- the message may quote what was to be exported
             result, error = self.failure, raised
         self._spent(count, thread_time_ns() - started_ns)
@@ -99,8 +106,18 @@ class _Counted:
                 semconv.LOST.name,
             )
 
-    def _leave_exporter_to_parent(self) -> None:
-        if self._exporter is not None:
+    def _await_export(self) -> None:
+        """A child that was forked during a call of gRPC cannot use gRPC."""
+        self._forking = self._exporting.acquire(timeout=FORK_WAITS_SECONDS)
+
+    def _go_on(self) -> None:
+        if self._forking:
+            self._forking = False
+            self._exporting.release()
+
+    def _go_on_in_child(self) -> None:
+        self._exporting, self._forking = Lock(), False
+        if self._remake is not None and self._exporter is not None:
             # Referenced for ever: its finalizer might talk over the connection, or wait for a thread that is not here.
             self._inherited.append(self._exporter)
             self._exporter = None

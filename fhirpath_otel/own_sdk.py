@@ -39,6 +39,9 @@ EXIT_TIMEOUT_SECONDS = 5.0
 TRACES_SHARE = 0.6
 """Of the time to flush or shut down; metrics come afterwards, so that they can tell which spans were lost."""
 
+INHERITED_SECONDS = 0.5
+"""So long a forked child waits for metrics of others that its parent had set up."""
+
 _INSTANCE = "service.instance.id"
 
 _logger = logging.getLogger("fhirpath_otel")
@@ -58,11 +61,13 @@ class OwnSdk:
         self.export_cost = ExportCost()
         self._recorder = recorder
         self._from_variables = False
+        self._follows_forks = False
         self._resource: Resource | None = None
         self._tracer_provider: Any = None
         self._processors: dict[CountedSpanProcessor, OwnThread] = {}
         self._meter_providers: dict[Any, OwnThread] = {}
         self._metric_exporters: list[CountedMetricExporter] = []
+        self._inherited: dict[Any, OwnThread | None] = {}
         self._hosts: dict[Any, OwnThread] = {}
         self._failures = 0
 
@@ -80,10 +85,12 @@ class OwnSdk:
             processors += [] if hosted else self._exported_traces()
             self._set_up_metrics()
             atexit.register(self.shutdown, EXIT_TIMEOUT_SECONDS)
-            # Behind the SDK's own, which give the child's providers what is the child's.
-            call_in_forked_child(self._in_forked_child)
         if processors:
             self._add_processors(provider if hosted else None, processors)
+        if not self._follows_forks:
+            self._follows_forks = True
+            # Behind the SDK's own, which give the child's providers what is the child's.
+            call_in_forked_child(self._in_forked_child)
 
     def flush(self, timeout: float) -> bool:
         """Flushes what is here, and the host's global providers."""
@@ -95,8 +102,10 @@ class OwnSdk:
             (thread, provider.force_flush) for provider, thread in self._meter_providers.items()
         ]
         traces += self._of_host(trace.get_tracer_provider(), self._tracer_provider)
-        measured += self._of_host(metrics.get_meter_provider(), *self._meter_providers)
-        return _in_turn(traces, measured, timeout) and self._failures == failures
+        measured += self._of_host(metrics.get_meter_provider(), *self._meter_providers, *self._inherited)
+        flushed = _in_turn(traces, measured, timeout)
+        self._flush_inherited()
+        return flushed and self._failures == failures
 
     def shutdown(self, timeout: float) -> bool:
         """Ends what is here; what could not be exported in time is counted, and said."""
@@ -114,7 +123,14 @@ class OwnSdk:
             timeout,
             count_unfinished,
         )
+        self._flush_inherited()
         return ended and self._failures == failures
+
+    def _flush_inherited(self) -> None:
+        """Metrics of others in a forked child; where the SDK's locks were held at the fork, that hangs for ever."""
+        for provider, thread in self._inherited.items():
+            if thread is not None and not call_all([(thread, provider.force_flush)], INHERITED_SECONDS):
+                self._inherited[provider] = None
 
     def _local_traces(self) -> Iterator[CountedSpanProcessor]:
         try:
@@ -244,7 +260,8 @@ class OwnSdk:
         self._metric_exporters = [exporter.for_child() for exporter in self._metric_exporters]
         readers = [PeriodicExportingMetricReader(exporter) for exporter in self._metric_exporters]  # type: ignore[arg-type]
         self.meter_provider = MeterProvider(readers, resource=self._child_resource(), shutdown_on_exit=False)
-        self._meter_providers[self.meter_provider] = OwnThread()
+        self._inherited |= self._meter_providers
+        self._meter_providers = {self.meter_provider: OwnThread()}
         recorder.count_anew(self.meter_provider)
 
     def _child_resource(self) -> Resource:
@@ -255,11 +272,9 @@ class OwnSdk:
         if self._tracer_provider is not None and self._tracer_provider.resource != resource:
             own: Resource = self._tracer_provider.resource  # the SDK has seen to it
             return own
-        return (
-            resource
-            if _INSTANCE in resource.attributes
-            else resource.merge(Resource({_INSTANCE: str(uuid4())}))
-        )
+        if _INSTANCE in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+            return resource
+        return resource.merge(Resource({_INSTANCE: str(uuid4())}))
 
 
 def _in_turn(

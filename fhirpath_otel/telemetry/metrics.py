@@ -10,8 +10,6 @@ The number of attribute sets is bounded, as each becomes a time series.
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections import deque
 from dataclasses import dataclass
 from threading import RLock
@@ -21,6 +19,7 @@ from opentelemetry.metrics import Observation
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding
+from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.series import (
     NO_SPAN,
     Attributes,
@@ -323,16 +322,7 @@ class Instruments:
 
     def _survive_forks(self) -> None:
         """A fork waits for who adds up or folds: the child would have the SDK's locks held by nobody, for ever."""
-        if not hasattr(os, "register_at_fork"):
-            return
-        acquire, release, renew = (
-            weakref.WeakMethod(method) for method in (self._before_fork, self._after_fork, self._in_child)
-        )
-        os.register_at_fork(
-            before=lambda: (method := acquire()) and method(),
-            after_in_parent=lambda: (method := release()) and method(),
-            after_in_child=lambda: (method := renew()) and method(),
-        )
+        call_around_forks(self._before_fork, self._after_fork, self._in_child)
 
     def _before_fork(self) -> None:
         self._lock.acquire()
