@@ -83,7 +83,7 @@ threads = [threading.Thread(target=keep_evaluating, args=("parent",), daemon=Tru
 threads.append(threading.Thread(target=keep_flushing, daemon=True))
 for thread in threads:
     thread.start()
-for number in range(50):
+for number in range(25):
     child = os.fork()
     if child == 0:
         faulthandler.dump_traceback_later(30, exit=True)  # a child that hangs says where

@@ -101,7 +101,7 @@ def test_a_broken_collector_costs_the_spans_and_nothing_else(
 def test_a_broken_collector_of_metrics_keeps_no_process_alive(run_script, undisturbed, fault, protocol):
     with COLLECTORS[fault, protocol]() as endpoint:
         done = run_script(
-            PLAIN,
+            PLAIN + "fo.shutdown(1)",
             OTEL_METRICS_EXPORTER="otlp",
             OTEL_TRACES_EXPORTER="none",
             OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
