@@ -210,3 +210,61 @@ def test_exit_flushes_what_was_recorded(run, tmp_path):
     run(LOCAL + EVALUATE)
     [file] = (tmp_path / "state" / "fhirpath-otel" / "traces").iterdir()
     assert b"fhirpath evaluate Patient" in file.read_bytes()
+
+
+HOST = """
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+memory, collected = InMemorySpanExporter(), []
+class Metrics(MetricExporter):
+    def export(self, data, *_, **__): collected.append(data)
+    def force_flush(self, *_, **__): return True
+    def shutdown(self, *_, **__): pass
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(BatchSpanProcessor(memory, schedule_delay_millis=10**8))
+trace.set_tracer_provider(provider)
+metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(Metrics(), 10**8)], shutdown_on_exit=False))
+"""
+
+
+@pytest.mark.parametrize("configure", ["", CONFIGURE])
+def test_flush_hands_over_what_a_host_has_not_exported_yet(run, configure):
+    script = (
+        HOST + configure + "from fhirpath_otel import configuration\nimport fhirpath_otel as fo\n" + EVALUATE
+    )
+    script += "print(len(memory.get_finished_spans()), len(collected))\n"
+    script += "print(fo.flush(20.0), len(memory.get_finished_spans()) > 0, len(collected) > 0)"
+    assert run(script) == ("0 0\nTrue True True", "")
+
+
+def test_flush_says_false_where_a_host_cannot_be_flushed_and_does_not_raise(run):
+    script = HOST + "def fail(*_, **__): raise RuntimeError('CANARY')\nprovider.force_flush = fail\n"
+    output, said = run(script + "import fhirpath_otel as fo\nprint(fo.flush(20.0), len(collected))")
+    assert (output, said) == ("False 0", "telemetry was not handed over completely (RuntimeError)")
+
+
+def test_without_any_provider_there_is_nothing_to_flush_or_to_shut_down(run):
+    assert run("import fhirpath_otel as fo\nprint(fo.flush(), fo.shutdown())") == ("True True", "")
+
+
+def test_what_exporting_costs_can_be_read(run):
+    script = CONFIGURE + EVALUATE + "cost = configuration.export_cost()\n"
+    script += "before = cost.spans, cost.spent_ns, cost.metrics_spent_ns\nprint(before, configuration.flush(20.0))\n"
+    script += "print(cost.spans, cost.spent_ns > 0, cost.metrics_spent_ns > 0)"
+    output, _ = run(script, OTEL_TRACES_EXPORTER="console", OTEL_METRICS_EXPORTER="console")
+    assert output == "(0, 0, 0) True\n1 True True"
+
+
+def test_flush_says_false_where_an_exporter_failed(run):
+    fails = "from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult\n"
+    fails += "ConsoleSpanExporter.export = lambda self, spans: SpanExportResult.FAILURE\n"
+    output, said = run(
+        fails + CONFIGURE + EVALUATE + "print(configuration.flush(20.0), configuration.flush(20.0))",
+        OTEL_TRACES_EXPORTER="console",
+    )
+    assert output == "False True"
+    assert said.startswith("spans could not be exported (the exporter says so); they are lost and counted in")
