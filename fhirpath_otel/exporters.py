@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -30,9 +29,33 @@ class UnusableExporter(Exception):
     """Says in one line what cannot be exported, why, and what to do."""
 
 
-def exporter_factories(signal: str, environ: Mapping[str, str]) -> list[Callable[[], Any]]:
-    """One for each exporter that is asked for: makes it, or warns and gives None where it cannot be had."""
-    return [partial(_make_or_warn, name, signal, environ) for name in requested(signal, environ)]
+def exporter_factories(signal: str, environ: Mapping[str, str]) -> list[ExporterFactory]:
+    """One for each exporter that is asked for."""
+    return [ExporterFactory(name, signal, environ) for name in requested(signal, environ)]
+
+
+class ExporterFactory:
+    """Makes one exporter, or warns and gives None where it cannot be had.
+
+    What it has found it keeps: another one is made in forked children, where a lock of Python's imports may be held.
+    """
+
+    def __init__(self, name: str, signal: str, environ: Mapping[str, str]) -> None:
+        self._name = name
+        self._signal = signal
+        self._environ = environ
+        self._found: tuple[str, Callable[..., Any]] | None = None
+
+    def __call__(self) -> Any:
+        """A new exporter, or None."""
+        try:
+            if self._found is None:
+                name = _entry_point_name(self._name, self._signal, self._environ)
+                self._found = name, _load(self._signal, name)
+            return _make(*self._found)
+        except UnusableExporter as problem:
+            _logger.warning("%s are not exported: %s", self._signal, problem)
+            return None
 
 
 def requested(signal: str, environ: Mapping[str, str]) -> list[str]:
@@ -71,15 +94,7 @@ def _port(endpoint: str) -> int | None:
         return None
 
 
-def _make_or_warn(name: str, signal: str, environ: Mapping[str, str]) -> Any:
-    try:
-        return _make(signal, _entry_point_name(name, signal, environ))
-    except UnusableExporter as problem:
-        _logger.warning("%s are not exported: %s", signal, problem)
-        return None
-
-
-def _make(signal: str, name: str) -> Any:
+def _load(signal: str, name: str) -> Callable[..., Any]:
     found = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))
     if not found and name in _PROTOCOLS.values():
         raise UnusableExporter("OTLP needs another package; run: pip install 'fhirpath-otel[otlp]'")
@@ -89,11 +104,22 @@ def _make(signal: str, name: str) -> Any:
             f"no installed package offers {name!r}; set {variable} to otlp, console or none, or install one"
         )
     try:
-        make = found[0].load()
+        make: Callable[..., Any] = found[0].load()
+    except Exception as error:
+        raise _failed(name, error) from error
+    return make
+
+
+def _make(name: str, make: Callable[..., Any]) -> Any:
+    try:
         # Standard output is for answers.
         return make(out=sys.stderr) if name == "console" else make()
     except Exception as error:
-        # The message stays out: it may quote headers, which carry credentials.
-        raise UnusableExporter(
-            f"{name} failed with {type(error).__name__}; check the OTEL_EXPORTER_OTLP_… variables"
-        ) from error
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> UnusableExporter:
+    # The message stays out: it may quote headers, which carry credentials.
+    return UnusableExporter(
+        f"{name} failed with {type(error).__name__}; check the OTEL_EXPORTER_OTLP_… variables"
+    )

@@ -201,9 +201,11 @@ class OwnSdk:
                 from fhirpath_otel.hand_over import CountedMetricExporter
 
                 exporters.append(CountedMetricExporter(made, self._lost, self.export_cost.add_metrics, make))
-        if not readers:
+        if exporters and not readers:
             # A reader that is asked, such as Prometheus', cannot be had twice: then a forked child stays with it.
             self._metric_exporters = exporters
+            # Made now: a forked child would make it by imports, a lock of which another thread may have held.
+            self._recorder()
         readers += [PeriodicExportingMetricReader(exporter) for exporter in exporters]  # type: ignore[arg-type]
         if readers:
             provider = MeterProvider(readers, resource=self._get_resource(), shutdown_on_exit=False)
