@@ -10,8 +10,10 @@ The number of attribute sets is bounded, as each becomes a time series.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from threading import RLock
 from typing import TYPE_CHECKING
 
@@ -92,7 +94,7 @@ class Instruments:
         # Appending and popping are atomic, so that neither of them needs a lock.
         self._active: deque[None] = deque()
         self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
-        self._abandon = self._forgotten
+        self._abandon = partial(self._forgotten, os.getpid())
         self._queue: deque[Evaluation] = deque()
         self._measured = False
         self._lock = RLock()  # A finalizer may end an evaluation while its thread adds up.
@@ -125,10 +127,9 @@ class Instruments:
 
     def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
-        if evaluation.abandoned is not None:
-            evaluation.abandoned = None
-            if self._active:
-                self._active.pop()
+        if evaluation.abandoned is self._abandon and self._active:
+            self._active.pop()
+        evaluation.abandoned = None
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost."""
@@ -156,8 +157,10 @@ class Instruments:
             finally:
                 self._lock.release()
 
-    def _forgotten(self) -> None:
+    def _forgotten(self, begun_in: int) -> None:
         """Called by a finalizer, so wherever it may be, also within an instrument: takes no lock."""
+        if begun_in != os.getpid():
+            return
         if self._active:
             self._active.pop()
         self._abandoned.append(None)
@@ -335,6 +338,7 @@ class Instruments:
         self._lock = RLock()
         self._active.clear()
         self._abandoned.clear()
+        self._abandon = partial(self._forgotten, os.getpid())
         self._queue.clear()
         for series in (*self._histograms, *self._counters):
             series.clear()

@@ -121,6 +121,23 @@ def test_what_is_active_in_a_parent_is_not_in_its_forked_child(telemetry):
     assert (point.value, evaluation.outcome) == (1, None)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_what_a_child_inherits_is_no_loss_of_its_own_and_ends_none_of_its_own(telemetry):
+    forgotten, finished = telemetry.recorder.begin(), telemetry.recorder.begin()
+    child = os.fork()
+    if child == 0:
+        own = telemetry.recorder.begin()
+        del forgotten
+        telemetry.recorder.finish(finished)
+        telemetry.points(semconv.EVALUATION_ACTIVE.name)
+        (point,) = telemetry.points(semconv.EVALUATION_ACTIVE.name)
+        right = point.value == 1 and not telemetry.counts(semconv.LOST.name) and own.outcome is None
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert forgotten.outcome is None
+
+
 def test_beyond_the_cap_expressions_are_called_other(make_telemetry):
     telemetry = make_telemetry(lambda _: DROP, max_expressions=2)
     for text in ("a", "b", "c", "d", "a"):
