@@ -42,7 +42,7 @@ from benchmarks import harness
 from benchmarks.evaluation import write_resources
 from benchmarks.harness import Figure
 from fhirpath_otel import semconv, settings
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.telemetry.recorder import Decision, Evaluation, Outcome, Recorder
 from fhirpath_otel.telemetry.redaction import Template, template_from
 
@@ -116,6 +116,9 @@ class NotesOnly:
         """Empty notes."""
         return Evaluation()
 
+    def expect(self, evaluation: Evaluation, known: object = None) -> None:
+        """Nothing."""
+
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Nothing."""
         evaluation.outcome = self._OUTCOME
@@ -147,7 +150,7 @@ def arms(sdk: Sdk) -> list[Arm]:
     values = settings.current()
 
     def recorder(decide: Callable[[Evaluation], Decision] | None = None, **providers: Any) -> Recorder:
-        sampler = TailSampler(policies(values), values.max_traces_per_second)
+        sampler = TailSampler(Reasons(values).policies, values.max_traces_per_second)
         return Recorder(decide or sampler, **providers)
 
     providers: dict[str, Any] = {"tracer_provider": sdk.traces, "meter_provider": sdk.metrics}

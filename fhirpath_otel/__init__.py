@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fhirpath_otel import errors
 
 if TYPE_CHECKING:
-    from fhirpath_otel.configuration import configure, flush, shutdown
+    from fhirpath_otel.configuration import configure, flush, set_detail, shutdown
     from fhirpath_otel.databases.duckdb import DuckDBDatabase as Database
     from fhirpath_otel.evaluator.result import Explanation, Result
 
@@ -36,6 +36,7 @@ __all__ = [
     "connect",
     "errors",
     "flush",
+    "set_detail",
     "shutdown",
 ]
 
@@ -46,6 +47,7 @@ _LAZY = {
     "configure": ("fhirpath_otel.configuration", "configure"),
     "flush": ("fhirpath_otel.configuration", "flush"),
     "shutdown": ("fhirpath_otel.configuration", "shutdown"),
+    "set_detail": ("fhirpath_otel.configuration", "set_detail"),
 }
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)

@@ -14,11 +14,14 @@ import threading
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from fhirpath_otel import settings
+from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.analyser import Analyser
+from fhirpath_otel.errors import UsageError
 from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.own_sdk import EXIT_TIMEOUT_SECONDS, OwnSdk
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
+from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure
 
@@ -61,15 +64,32 @@ def recorder() -> Recorder:
     with _lock:
         if _recorder is None:
             values = settings.current()
+            governor = Governor(values.overhead_budget, values.detail)
+            reasons, analyser = Reasons(values), Analyser()
             _recorder = Recorder(
-                TailSampler(policies(values), values.max_traces_per_second),
-                analyse=Analyser(),
-                disclosure=Disclosure(values.capture_expression, _is_resource_type),
+                TailSampler(reasons.policies, values.max_traces_per_second, affords=governor.affords_trace),
+                analyse=analyser,
+                may_find=analyser.may_find,
+                ordinary=None if reasons.judges_all else reasons,
+                governor=governor,
+                dimensions=_names(values.dimensions),
+                disclosure=Disclosure(values.capture_expression, _is_resource_type, _is_operator),
                 max_expressions=values.max_expressions,
                 version=_version(),
                 meter_provider=_sdk.meter_provider,
             )
         return _recorder
+
+
+def set_detail(detail: str) -> None:
+    """How much is recorded of every evaluation from now on: `off`, `basic`, `stages` or `operators`.
+
+    `auto` leaves it to the overhead governor, for each expression. Raises UsageError for anything else.
+    """
+    allowed = (semconv.AUTO, *semconv.DETAILS)
+    if detail not in allowed:
+        raise UsageError(f"unknown detail {detail!r}; use one of {', '.join(allowed)}")
+    recorder().set_detail(detail)
 
 
 def trace_file() -> Path | None:
@@ -101,6 +121,14 @@ def shutdown(timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
 
 def _is_resource_type(name: str) -> bool:
     return name in load_model().resource_types
+
+
+def _is_operator(name: str) -> bool:
+    return name in operator_names(load_model())
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
 def _version() -> str | None:

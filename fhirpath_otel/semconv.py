@@ -55,12 +55,29 @@ IN_MEMORY = "in_memory"
 STAGES = (PARSE, TYPE_CHECK, COLLECTION, SQL, IN_MEMORY)
 COMPILATION = (PARSE, TYPE_CHECK, COLLECTION)
 
+# How much of an evaluation is recorded, from the least to the most; `auto` leaves it to the governor
+OFF = "off"
+COUNTED = "counted"
+BASIC = "basic"
+STAGE_DETAIL = "stages"
+OPERATOR_DETAIL = "operators"
+DETAILS = (OFF, BASIC, STAGE_DETAIL, OPERATOR_DETAIL)
+AUTO = "auto"
+
 # How an evaluation was executed
 PUSHDOWN = "pushdown"
 
 # What telemetry shows instead of an expression's hash
 OTHER = "other"
 UNPARSABLE = "unparsable"
+
+# What telemetry shows instead of an operator's name
+PATH = "path"
+INDEXER = "[]"
+UNKNOWN = "?"
+
+# How the times of a span came about
+ATTRIBUTED = "attributed"
 
 # Bottleneck rules
 PARSE_DOMINATES = "parse-dominates"
@@ -93,6 +110,7 @@ NOT_SELECTED = "not_selected"
 UNSAMPLED_PARENT = "unsampled_parent"
 HOST_SAMPLER = "host_sampler"
 NO_SDK = "no_sdk"
+SWITCHED_OFF = "switched_off"
 
 # What became of a trace
 KEPT = "kept"
@@ -104,6 +122,7 @@ WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
 WHAT_METRIC = "metric"
 WHAT_FINDING = "finding"
+WHAT_MEMORY = "memory"
 INTERNAL_ERROR = "internal_error"
 NOT_FINISHED = "not_finished"
 EXPORT_FAILED = "export_failed"
@@ -111,6 +130,7 @@ QUEUE_FULL = "queue_full"
 SHUT_DOWN = "shut_down"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
+LIMIT = "limit"
 
 EVALUATE_SPAN = Span(
     "fhirpath evaluate {resource type}",
@@ -126,12 +146,18 @@ SQL_SPAN = Span(
     "INTERNAL (DuckDB, in this process), CLIENT (a database server)",
     "The stage `sql`, for example `SELECT Patient`. Ends when the result is exhausted or closed.",
 )
+OPERATOR_SPAN = Span(
+    "fhirpath {operator}",
+    "INTERNAL",
+    "An operator of the expression, for example `fhirpath where`, in evaluations of the level `operators`; child of the"
+    " stage that evaluated. All its calls are one span.",
+)
 COMMAND_SPAN = Span(
     "fhirpath-otel evaluate",
     "INTERNAL",
     "Around several expressions of one command line, so that they share a trace.",
 )
-SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, COMMAND_SPAN)
+SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, OPERATOR_SPAN, COMMAND_SPAN)
 
 STAGE = Attribute("fhirpath.stage", "string", "The stage.", "stages", STAGES)
 EXPRESSION_TEMPLATE = Attribute(
@@ -197,6 +223,37 @@ BOTTLENECK_ADVICE = Attribute(
     "What to do about each of `fhirpath.bottleneck.rules`: static text.",
     "root, with findings",
 )
+MEMORY_RSS_DELTA = Attribute(
+    "fhirpath.memory.rss.delta",
+    "int",
+    "Bytes by which the process's resident memory was larger at the end of the evaluation than at its beginning.",
+    "root, from 50 ms on",
+)
+MEMORY_RSS_PEAK = Attribute(
+    "fhirpath.memory.rss.peak",
+    "int",
+    "Bytes of the process's resident memory at the most, as seen every 10 ms while the evaluation ran.",
+    "root, from 50 ms on",
+)
+MEMORY_RSS_GROWTH = Attribute(
+    "fhirpath.memory.rss.growth",
+    "int",
+    "Sum of `fhirpath.memory.rss.delta` over the last 20 long evaluations of the expression; from two on.",
+    "root, from 50 ms on",
+)
+DATABASE_MEMORY_PEAK = Attribute(
+    "fhirpath.database.memory.peak",
+    "int",
+    "Bytes that the embedded database held in memory at the most, by its own account, as asked while the evaluation"
+    " ran.",
+    "root, from 50 ms on",
+)
+DATABASE_TEMP_PEAK = Attribute(
+    "fhirpath.database.temp.peak",
+    "int",
+    "Bytes that the embedded database held in temporary files at the most, as asked while the evaluation ran.",
+    "root, from 50 ms on",
+)
 SAMPLING_REASON = Attribute("fhirpath.sampling.reason", "string", "Why this trace was kept.", "root", REASONS)
 ADJUSTED_COUNT = Attribute(
     "fhirpath.sampling.adjusted_count",
@@ -215,6 +272,42 @@ DB_QUERY_SUMMARY = Attribute("db.query.summary", "string", "Operation and collec
 DB_OPERATION_NAME = Attribute("db.operation.name", "string", "The operation.", "SQL", ("SELECT",))
 DB_COLLECTION_NAME = Attribute("db.collection.name", "string", "The resource type.", "SQL")
 
+TIMING = Attribute(
+    "fhirpath.timing",
+    "string",
+    "`attributed`: the span's length is a sum over all calls, and its place within its parent says nothing.",
+    "operators",
+    (ATTRIBUTED,),
+)
+OPERATOR_NAME = Attribute(
+    "fhirpath.operator.name",
+    "string",
+    "The name of a function, keyword or element, a symbol, `[]` for an index, `?` for any other name; `other` for the"
+    " rest of many. On metrics `path` for every step of a path, and `other` beyond 120 attribute sets.",
+    "operators",
+)
+OPERATOR_POSITION = Attribute(
+    "fhirpath.operator.position",
+    "int",
+    "Where its name or symbol begins in the expression: 0-based, in characters. Absent where that is not known.",
+    "operators",
+)
+OPERATOR_LENGTH = Attribute(
+    "fhirpath.operator.length", "int", "Characters of its name or symbol.", "operators"
+)
+OPERATOR_CALLS = Attribute(
+    "fhirpath.operator.calls", "int", "How often it was evaluated, over all resources.", "operators"
+)
+OPERATOR_INPUT_COUNT = Attribute(
+    "fhirpath.operator.input.count",
+    "int",
+    "Items that it was applied to in all calls: of `a + b` those of both sides, without a function's arguments.",
+    "operators",
+)
+OPERATOR_OUTPUT_COUNT = Attribute(
+    "fhirpath.operator.output.count", "int", "Items that it gave in all calls.", "operators"
+)
+
 SPAN_ATTRIBUTES = (
     STAGE,
     EXPRESSION_TEMPLATE,
@@ -232,6 +325,11 @@ SPAN_ATTRIBUTES = (
     BOTTLENECK_RULES,
     BOTTLENECK_SEVERITY,
     BOTTLENECK_ADVICE,
+    MEMORY_RSS_DELTA,
+    MEMORY_RSS_PEAK,
+    MEMORY_RSS_GROWTH,
+    DATABASE_MEMORY_PEAK,
+    DATABASE_TEMP_PEAK,
     SAMPLING_REASON,
     ADJUSTED_COUNT,
     ERROR_TYPE,
@@ -239,6 +337,13 @@ SPAN_ATTRIBUTES = (
     DB_QUERY_SUMMARY,
     DB_OPERATION_NAME,
     DB_COLLECTION_NAME,
+    TIMING,
+    OPERATOR_NAME,
+    OPERATOR_POSITION,
+    OPERATOR_LENGTH,
+    OPERATOR_CALLS,
+    OPERATOR_INPUT_COUNT,
+    OPERATOR_OUTPUT_COUNT,
 )
 
 CACHE_RESULT = Attribute("result", "string", "Whether the cache had the expression.", values=("hit", "miss"))
@@ -259,8 +364,18 @@ DECISION_REASON = Attribute(
     "Of kept and suppressed traces the policy that chose them; of dropped ones what stood against them.",
     values=(*REASONS, NOT_SELECTED, UNSAMPLED_PARENT, HOST_SAMPLER, NO_SDK),
 )
+DETAIL = Attribute(
+    "detail",
+    "string",
+    "How much of the evaluation was recorded: only that it took place (`counted`, with the duration of another one of"
+    " its expression), its duration, its stages too, or its operators too.",
+    values=(COUNTED, BASIC, STAGE_DETAIL, OPERATOR_DETAIL),
+)
 LOST_WHAT = Attribute(
-    "what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_METRIC, WHAT_FINDING)
+    "what",
+    "string",
+    "What was lost.",
+    values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_METRIC, WHAT_FINDING, WHAT_MEMORY),
 )
 LOST_REASON = Attribute(
     "reason",
@@ -274,6 +389,7 @@ LOST_REASON = Attribute(
         SHUT_DOWN,
         FILE_ROTATED,
         FILE_ERROR,
+        LIMIT,
     ),
 )
 
@@ -283,7 +399,13 @@ DURATION_BOUNDARIES = (
 )
 """10 µs to 100 s; the SDK's own begin at 5 s, when they are read as seconds."""
 
+OPERATOR_BOUNDARIES = (1e-6, 2e-6, 5e-6, *DURATION_BOUNDARIES)
+"""An operator of an evaluation of 80 µs takes a few of them."""
+
 COUNT_BOUNDARIES = (0.0, *(float(10**exponent) for exponent in range(8)))
+
+BYTE_BOUNDARIES = (0.0, *(float(2**20 * 4**exponent) for exponent in range(8)))
+"""1 MiB to 16 GiB."""
 
 EVALUATION_DURATION = Metric(
     "fhirpath.evaluation.duration",
@@ -300,6 +422,15 @@ STAGE_DURATION = Metric(
     "Time a stage was active, without the consumer's.",
     (STAGE, ENGINE_NAME),
     DURATION_BOUNDARIES,
+)
+OPERATOR_DURATION = Metric(
+    "fhirpath.operator.duration",
+    "histogram",
+    "s",
+    "Time that all operators of one name took by themselves in an evaluation; only of evaluations of the level"
+    " `operators`.",
+    (OPERATOR_NAME, ENGINE_NAME),
+    OPERATOR_BOUNDARIES,
 )
 EVALUATION_ACTIVE = Metric(
     "fhirpath.evaluation.active",
@@ -344,12 +475,61 @@ EXPRESSION_INFO = Metric(
     "Always 1: tells the template of a hash. Absent with `CAPTURE_EXPRESSION=hash`.",
     (EXPRESSION_HASH, EXPRESSION_TEMPLATE),
 )
+EVALUATION_MEMORY_RISE = Metric(
+    "fhirpath.evaluation.memory.rise",
+    "histogram",
+    "By",
+    "By how much the process's resident memory rose at the most above where it was when the evaluation began; of"
+    " evaluations from 50 ms on.",
+    (EXECUTION_MODE,),
+    BYTE_BOUNDARIES,
+)
+PROCESS_MEMORY_USAGE = Metric(
+    "process.memory.usage",
+    "observable up-down counter",
+    "By",
+    "The amount of physical memory in use. Silent where OpenTelemetry's instrumentation of system metrics reports it.",
+)
+DATABASE_MEMORY_USAGE = Metric(
+    "fhirpath.database.memory.usage",
+    "observable up-down counter",
+    "By",
+    "Memory that the embedded databases that are open hold, by their own account.",
+    (DB_SYSTEM_NAME,),
+)
+DATABASE_TEMP_USAGE = Metric(
+    "fhirpath.database.temp.usage",
+    "observable up-down counter",
+    "By",
+    "What the embedded databases that are open hold in temporary files, by their own account.",
+    (DB_SYSTEM_NAME,),
+)
 TRACES = Metric(
     "fhirpath.telemetry.traces",
     "counter",
     "{trace}",
     "Evaluations by what became of their trace; the sum is the number of evaluations.",
     (DECISION, DECISION_REASON),
+)
+EVALUATIONS = Metric(
+    "fhirpath.telemetry.evaluations",
+    "counter",
+    "{evaluation}",
+    "Evaluations by how much of them was recorded; the sum is the number of evaluations.",
+    (DETAIL,),
+)
+DETAIL_INTERVAL = Metric(
+    "fhirpath.telemetry.detail.interval",
+    "observable gauge",
+    "{evaluation}",
+    "Evaluations of which one is recorded in this detail, over all that this process has made.",
+    (DETAIL,),
+)
+OVERHEAD_RATIO = Metric(
+    "fhirpath.telemetry.overhead.ratio",
+    "observable gauge",
+    "1",
+    "Time that telemetry took to the time that evaluations took, by the recorder's own account of the last seconds.",
 )
 LOST = Metric(
     "fhirpath.telemetry.dropped",
@@ -362,12 +542,20 @@ LOST = Metric(
 METRICS = (
     EVALUATION_DURATION,
     STAGE_DURATION,
+    OPERATOR_DURATION,
     EVALUATION_ACTIVE,
     PARSER_CACHE_REQUESTS,
     RESULT_COUNT,
     DB_OPERATION_DURATION,
     FINDINGS,
     EXPRESSION_INFO,
+    EVALUATION_MEMORY_RISE,
+    PROCESS_MEMORY_USAGE,
+    DATABASE_MEMORY_USAGE,
+    DATABASE_TEMP_USAGE,
     TRACES,
+    EVALUATIONS,
+    DETAIL_INTERVAL,
+    OVERHEAD_RATIO,
     LOST,
 )

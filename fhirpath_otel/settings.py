@@ -83,6 +83,22 @@ def _setting(default: Value, meaning: str, **more: Any) -> Any:
 class Settings:
     """The values in force; an attribute's name is the variable's, in lower case and without the prefix."""
 
+    detail: str = _setting(
+        "auto",
+        "How much is recorded of an evaluation: nothing, its duration, its stages too, or its operators too; `auto` is"
+        " the most that the overhead budget allows for each expression. `fhirpath_otel.set_detail` changes it at run"
+        " time.",
+        choices=("auto", "off", "basic", "stages", "operators"),
+    )
+    overhead_budget: float = _setting(
+        0.02, "Share of an evaluation's time that telemetry may take.", minimum=0.001, maximum=1
+    )
+    dimensions: str = _setting(
+        "",
+        "Names of baggage entries, separated by commas, such as `measure,tenant`: their values label"
+        " `fhirpath.evaluation.duration` and the trace. They leave the process as they are, so name none that can"
+        " carry patient data.",
+    )
     slow_threshold: float = _setting(
         1.0,
         "An evaluation that takes longer is slow, whatever is usual for its expression; its trace is kept.",

@@ -49,9 +49,9 @@ class Analyser:
         """What the rules find, the gravest first; nothing about an evaluation that failed."""
         if evaluation.error_type is not None:
             return ()
-        compiled_before = bool(evaluation.cache_hit) and len(evaluation.stages) < len(semconv.COMPILATION)
+        compiled_before = evaluation.compiled_before
         is_short = evaluation.duration_ns < self._floor_ns
-        if is_short and compiled_before and evaluation.caller is None:
+        if compiled_before and evaluation.caller is None and (is_short or evaluation.obstacle is None):
             return ()  # Most evaluations of a busy service: no rule can find anything.
         stages = evaluation.stage_durations()
         parses = self._count_parse(evaluation, stages)
@@ -74,6 +74,13 @@ class Analyser:
         )
         found = [rule(record, self._thresholds) for rule in self._rules]
         return gravest_first(finding for finding in found if finding is not None)
+
+    def may_find(self, evaluation: Evaluation, called: bool) -> bool:
+        """Whether anything can be found in evaluations such as this one, when they succeed; `called` below a span.
+
+        What is compiled, runs as it should and repeats nothing has no bottleneck that these rules know.
+        """
+        return not evaluation.compiled_before or evaluation.obstacle is not None or called
 
     def _count_parse(self, evaluation: Evaluation, stages: dict[str, int]) -> tuple[int, int]:
         if evaluation.cache_hit or evaluation.expression is None or semconv.PARSE not in stages:

@@ -11,6 +11,7 @@ from fhirpath_otel import settings
 from fhirpath_otel.databases import duckdb_connection, duckdb_load
 from fhirpath_otel.databases.duckdb_fragments import ERROR_MARK, quoted
 from fhirpath_otel.databases.duckdb_loaded import loaded_data
+from fhirpath_otel.databases.duckdb_memory import database_memory
 from fhirpath_otel.databases.duckdb_sql import Statement, print_statement
 from fhirpath_otel.databases.values import Convert, converter
 from fhirpath_otel.evaluator import pipeline
@@ -50,6 +51,8 @@ class DuckDBDatabase:
         self._connection = duckdb_connection.open_database(path, read_only=read_only)
         self.path = path
         self._loaded = loaded_data(path)
+        self.memory = database_memory(self._connection, self.system, path, read_only=read_only)
+        recorder.databases.add(self.memory)
         self._idle: list[duckdb.DuckDBPyConnection] = []
 
     def load(
@@ -76,6 +79,7 @@ class DuckDBDatabase:
 
     def close(self) -> None:
         """Closes the database; results that are still being read fail."""
+        self.memory.close()
         self._connection.close()
 
     def __enter__(self) -> DuckDBDatabase:
@@ -129,6 +133,7 @@ class _Rows:
     """The rows of one statement, fetched in batches from a cursor of its own."""
 
     in_memory_active_ns = None
+    operators = ()
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ ends when its result is exhausted or closed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,7 @@ from fhirpath_otel.evaluator.template import expression_template
 from fhirpath_otel.evaluator.typecheck import TypedExpression, check
 
 if TYPE_CHECKING:
+    from fhirpath_otel.telemetry.database_memory import DatabaseMemory
     from fhirpath_otel.telemetry.recorder import Evaluation, Recorder
     from fhirpath_otel.telemetry.redaction import Template
 
@@ -55,6 +56,10 @@ class Database(Protocol):
     recorder: Recorder
     compiled: CompiledCache
 
+    @property
+    def memory(self) -> DatabaseMemory | None:
+        """Tells what memory it uses, if it lives in this process."""
+
     def data_version(self) -> int:
         """Changes whenever the loaded data may have changed."""
 
@@ -75,16 +80,17 @@ class Database(Protocol):
 class Compiled:
     """An expression that is ready to run: as a `statement`, or `in_memory` with the `reason` why.
 
-    `obstacle` is the place of what SQL cannot express, if that is the reason.
+    `obstacle` is the place of what SQL cannot express, if that is the reason. `watches` are the recorder's.
     """
 
     result_type: str
     resource_type: str
     template: Template
     statement: Statement | None
-    in_memory: memory.EvaluateResource | None
+    in_memory: memory.InMemory | None
     reason: str | None
     obstacle: tuple[int, int] | None = None
+    watches: dict[Any, Any] = field(default_factory=dict)
 
     def size(self, expression: str) -> int:
         """About the bytes that it takes: measured at 1.3 to 1.8 MB for 60 kB of text, nearly all of them literals."""
@@ -113,9 +119,11 @@ def evaluate(
     try:
         compiled = _compile(database, expression, resource_type, mode, evaluation)
         evaluation.db_system = database.system
+        evaluation.database_memory = database.memory
         if compiled.statement is not None:
             evaluation.execution_mode = semconv.PUSHDOWN
             evaluation.statement_summary = compiled.statement.summary
+            recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
             rows = _started(evaluation, lambda: database.execute(compiled.statement))
         else:
@@ -124,9 +132,11 @@ def evaluate(
             evaluation.obstacle = compiled.obstacle
             evaluation.engine_name, evaluation.engine_version = memory.ENGINE, memory.engine_version()
             evaluation.statement_summary = f"SELECT {compiled.resource_type}"
+            recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
             resources = _started(evaluation, lambda: database.resources(compiled.resource_type))
-            rows = memory.MemoryRows(resources, compiled.in_memory)
+            with_operators = evaluation.detail == semconv.OPERATOR_DETAIL
+            rows = memory.MemoryRows(resources, compiled.in_memory, with_operators=with_operators)
     except SeveralItems as error:
         recorder.finish(evaluation, EvaluationError.error_type)
         raise several_items(expression, error) from None
@@ -156,7 +166,7 @@ def _compile(
     key = (expression, resource_type, mode, database.data_version())
     compiled = database.compiled.get(key)
     if compiled is not None:
-        evaluation.cache_hit = True
+        evaluation.cache_hit = evaluation.compiled_before = True
         evaluation.stages.append((semconv.PARSE, started_ns, perf_counter_ns()))
     else:
         compiled = _compile_stages(database, expression, resource_type, mode, evaluation)

@@ -7,6 +7,8 @@ nothing is known of how its id was chosen: a draw of our own decides.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +30,14 @@ class Baseline:
     def __init__(self, rate: float, chance: Callable[[], float]) -> None:
         self._threshold = threshold_of(rate)
         self._chance = chance
+        self._log_of_others = math.log1p(-rate) if rate < 1 else -math.inf
+
+    def passes(self) -> int:
+        """How many evaluations are passed over until one is chosen: as if each were drawn by itself."""
+        if self._log_of_others == 0:
+            return sys.maxsize
+        # 1 - chance is above 0.
+        return min(sys.maxsize, int(math.log(1.0 - self._chance()) / self._log_of_others))
 
     def draw(self, evaluation: Evaluation) -> Draw | None:
         """The draw, if the evaluation is chosen.
@@ -41,9 +51,18 @@ class Baseline:
             if randomness_of(caller) < threshold:
                 return None
             return Draw((RANGE - incoming) / (RANGE - threshold), self._threshold)
-        # A float has 53 bits of chance; the last three, which no threshold of a setting reaches, are ones.
-        randomness = RANGE - 1 - int(self._chance() * RANGE)
-        if randomness < self._threshold:
+        randomness = self._randomness(evaluation.drawn)
+        if randomness is None:
             return None
         weight = RANGE / (RANGE - self._threshold)
         return Draw(weight, self._threshold, randomness) if caller is None else Draw(weight, None)
+
+    def _randomness(self, drawn: bool | None) -> int | None:
+        """That of a chosen evaluation, from the threshold on; `drawn` says it where the draw was made before."""
+        if drawn is False:
+            return None
+        # A float has 53 bits of chance; the last three, which no threshold of a setting reaches, are ones.
+        if drawn:
+            return max(self._threshold, RANGE - 1 - int(self._chance() * (RANGE - self._threshold)))
+        randomness = RANGE - 1 - int(self._chance() * RANGE)
+        return None if randomness < self._threshold else randomness

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -25,6 +25,11 @@ from fhirpath_otel.telemetry.forks import call_in_forked_child
 
 if TYPE_CHECKING:
     from fhirpath_otel.settings import Settings
+
+MAX_SIGHTINGS = 10_000
+"""Expressions that are known to have been kept once."""
+
+_WITHOUT_BUDGET = frozenset({semconv.FORCED, semconv.ERROR})
 
 _NOT_SELECTED = Decision(False, semconv.NOT_SELECTED)
 
@@ -116,40 +121,68 @@ def has_bottleneck(evaluation: Evaluation) -> bool:
     )
 
 
-def policies(settings: Settings, chance: Callable[[], float] = random.random) -> tuple[Policy, ...]:
-    """The reasons to keep a trace, in the order they are asked (`semconv.REASONS`).
+class Reasons:
+    """The reasons to keep a trace, in the order they are asked (`semconv.REASONS`), and what they know.
 
-    `chance` gives numbers from 0 to below 1.
+    `chance` gives numbers from 0 to below 1. `own` are asked after errors; they have to see every evaluation.
     """
-    slow_ns = settings.slow_threshold * 1e9
-    usual = UsualDurations(settings.max_expressions)
-    sightings = FirstSightings(settings.max_expressions)
-    return (
-        Policy(semconv.FORCED, is_forced),
-        Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
-        Policy(semconv.BOTTLENECK, has_bottleneck),
-        Policy(
-            semconv.SLOW,
-            lambda evaluation: evaluation.duration_ns > slow_ns or usual.is_exceeded(evaluation),
-            seen=usual.note,
-        ),
-        Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
-        Policy(semconv.BASELINE, lambda _: True, Baseline(settings.baseline_rate, chance).draw),
-    )
+
+    def __init__(
+        self, settings: Settings, chance: Callable[[], float] = random.random, own: tuple[Policy, ...] = ()
+    ) -> None:
+        self._slow_ns = settings.slow_threshold * 1e9
+        self._usual = UsualDurations(settings.max_expressions)
+        self._baseline = Baseline(settings.baseline_rate, chance)
+        sightings = FirstSightings(MAX_SIGHTINGS if settings.max_expressions else 0)
+        self.judges_all = bool(own)
+        self.policies: tuple[Policy, ...] = (
+            Policy(semconv.FORCED, is_forced),
+            Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
+            *own,
+            Policy(semconv.BOTTLENECK, has_bottleneck),
+            Policy(semconv.SLOW, self._is_slow, seen=self._note),
+            Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
+            Policy(semconv.BASELINE, lambda _: True, self._baseline.draw),
+        )
+
+    def passes(self) -> int:
+        """How many evaluations the baseline passes over until it takes one."""
+        return self._baseline.passes()
+
+    def usual(self, expression: str | None, durations: Sequence[int]) -> float:
+        """The nanoseconds beyond which an evaluation of this expression may be slow; counts ascending durations."""
+        if expression is None:
+            return self._slow_ns
+        return min(self._slow_ns, self._usual.note_all(expression, durations))
+
+    def _is_slow(self, evaluation: Evaluation) -> bool:
+        if evaluation.in_turn:  # Its operators were noted: it is no measure, and not to be measured.
+            return evaluation.duration_ns > self._slow_ns
+        return evaluation.duration_ns > self._slow_ns or self._usual.is_exceeded(evaluation)
+
+    def _note(self, evaluation: Evaluation) -> None:
+        if not evaluation.in_turn:
+            self._usual.note(evaluation)
 
 
 class TailSampler:
     """Decides by the first policy that matches, as far as its bucket of `rate` traces a second allows.
 
-    Threads may share it; only candidates to be kept take its lock. `clock` gives seconds, from any start.
+    Threads may share it; only candidates to be kept take its lock. `clock` gives seconds, from any start. `affords`
+    says whether there is budget for one more trace; errors and what was asked for are kept without.
     """
 
     def __init__(
-        self, policies: tuple[Policy, ...], rate: float, clock: Callable[[], float] = time.monotonic
+        self,
+        policies: tuple[Policy, ...],
+        rate: float,
+        clock: Callable[[], float] = time.monotonic,
+        affords: Callable[[], bool] = lambda: True,
     ) -> None:
         self._policies = policies
         self._seen = tuple(policy.seen for policy in policies if policy.seen is not _nothing)
         self._clock = clock
+        self._affords = affords
         self._buckets = {policy.reason: TokenBucket(rate, clock()) for policy in policies}
         self._suppressed = dict.fromkeys(self._buckets, 0.0)
         self._renew_lock()
@@ -170,7 +203,8 @@ class TailSampler:
 
     def _ration(self, policy: Policy, evaluation: Evaluation, draw: Draw) -> Decision:
         with self._lock:
-            if not self._buckets[policy.reason].take(self._clock()):
+            free = policy.reason in _WITHOUT_BUDGET
+            if not ((free or self._affords()) and self._buckets[policy.reason].take(self._clock())):
                 self._suppressed[policy.reason] += draw.weight
                 return Decision(False, policy.reason)
             represented = draw.weight + self._suppressed[policy.reason]

@@ -8,7 +8,9 @@ evaluations that become faster when all but one in a hundred are.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import log2
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -35,15 +37,20 @@ class RunningPercentile:
         self._buckets: dict[int, int] = {}
         self._total = 0
 
-    def add(self, duration_ns: int) -> None:
-        """Counts a duration; the estimate follows every 64 of them."""
-        bucket = int(log2(duration_ns) * BUCKETS_PER_DOUBLING) if duration_ns > 1 else 0
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
-        self._total += 1
+    def add(self, durations: Sequence[int]) -> None:
+        """Counts ascending durations; the estimate follows every 64 of them."""
+        before, begun = self._total, 0
+        while begun < len(durations):
+            bucket = _bucket(durations[begun])
+            edge = 2 ** ((bucket + 1) / BUCKETS_PER_DOUBLING)
+            end = max(begun + 1, bisect_left(durations, edge, begun))
+            self._buckets[bucket] = self._buckets.get(bucket, 0) + end - begun
+            begun = end
+        self._total += len(durations)
         if self._total >= HALVED_AT:
             self._buckets = {key: count // 2 for key, count in self._buckets.items() if count > 1}
-            self._total = sum(self._buckets.values())
-        if self._total % _REFRESHED_EVERY == 0 and self._total >= WARM_UP:
+            before, self._total = 0, sum(self._buckets.values())
+        if self._total // _REFRESHED_EVERY > before // _REFRESHED_EVERY and self._total >= WARM_UP:
             self.limit_ns = self._estimate()
 
     def _estimate(self) -> float:
@@ -54,6 +61,10 @@ class RunningPercentile:
             if above * 100 > self._total:
                 return float(2 ** ((bucket + 1) / BUCKETS_PER_DOUBLING))
         return float("inf")
+
+
+def _bucket(duration_ns: int) -> int:
+    return int(log2(duration_ns) * BUCKETS_PER_DOUBLING) if duration_ns > 1 else 0
 
 
 class UsualDurations:
@@ -76,10 +87,17 @@ class UsualDurations:
         return known is not None and evaluation.duration_ns > known.limit_ns
 
     def note(self, evaluation: Evaluation) -> None:
-        """Counts the evaluation's duration, and forgets the expression that was not evaluated for longest."""
-        if evaluation.template is None or evaluation.error_type is not None or self._capacity == 0:
-            return
-        key = evaluation.template.hash
+        """Counts the duration of an evaluation that did not fail."""
+        if evaluation.template is not None and evaluation.error_type is None:
+            self.note_all(evaluation.template.hash, (evaluation.duration_ns,))
+
+    def note_all(self, key: str, durations: Sequence[int]) -> float:
+        """Counts ascending durations of an expression, and forgets the one that was not evaluated for longest.
+
+        Returns the nanoseconds that 99 % of them do not exceed; infinite while too few are known.
+        """
+        if self._capacity == 0:
+            return float("inf")
         with self._lock:
             known = self._percentiles.get(key)
             if known is None:
@@ -88,7 +106,8 @@ class UsualDurations:
                     self._percentiles.popitem(last=False)
             else:
                 self._percentiles.move_to_end(key)
-            known.add(evaluation.duration_ns)
+            known.add(durations)
+            return known.limit_ns
 
     def _renew_lock(self) -> None:
         self._lock = Lock()

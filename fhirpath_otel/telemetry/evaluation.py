@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import SpanContext
 
+    from fhirpath_otel.telemetry.database_memory import DatabaseMemory
     from fhirpath_otel.telemetry.finding import Finding
+    from fhirpath_otel.telemetry.memory_sampler import Track
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Template
+    from fhirpath_otel.telemetry.watch import Watch
+    from fhirpath_otel.telemetry.watches import Caller, Kind
+
+Stage = tuple[str, int, int]
+"""A stage that ran: its name, start and end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,12 @@ class Evaluation:
     lasts until the result is exhausted or closed, but the consumer's time is neither the stage's nor the
     evaluation's duration. `obstacle` is the place in the expression of what the database could not express, if that is
     why it is evaluated in memory. `resource_type` and the collection of `statement_summary` are shown only where the
-    model knows them.
+    model knows them. `compiled_before` says that nothing had to be compiled. `operators` are those of
+    `telemetry.operators.gravest`, where `detail` asks for them.
+
+    `detail` says how much of it is recorded; one that is `in_turn` is recorded in more detail than others, and takes
+    longer by that. An `ordinary` one need not be judged, unless it turns out otherwise. `drawn` says whether the
+    baseline chose it before it began; None where that is still to be decided.
     """
 
     # Defaults of the class, so that beginning an evaluation costs three assignments and not twenty.
@@ -74,6 +87,29 @@ class Evaluation:
     consumer_ns: int | None = None
     db_system: str | None = None
     statement_summary: str | None = None
+    operators: tuple[OperatorTime, ...] = ()
+    compiled_before: bool = False
+
+    # Filled in by `Recorder.expect`.
+    from_caller: Caller | None = None
+    known: dict[Kind, Watch] | None = None
+    watch: Watch | None = None
+    analysed: bool = False
+    detail: str = semconv.STAGE_DETAIL
+    in_turn: bool = False
+    ordinary: bool = False
+    drawn: bool | None = None
+    dimensions: tuple[tuple[str, str], ...] = ()
+    database_memory: DatabaseMemory | None = None
+
+    # Bytes, filled in for those that lasted 50 ms or more, where they were watched (`memory_sampler.py`).
+    memory_track: Track | None = None
+    rss_start: int | None = None
+    rss_delta: int | None = None
+    rss_peak: int | None = None
+    rss_growth: int | None = None
+    database_memory_peak: int | None = None
+    database_temp_peak: int | None = None
 
     abandoned: Callable[[], None] | None = None
     """Told if this is forgotten before it was finished."""
@@ -88,7 +124,7 @@ class Evaluation:
 
     def __init__(self, context: Context | None = None) -> None:
         self.context = context
-        self.stages: list[tuple[str, int, int]] = []
+        self.stages: list[Stage] = []
         self.start_ns = perf_counter_ns()
 
     def __del__(self) -> None:
@@ -98,16 +134,7 @@ class Evaluation:
 
     def stage_durations(self) -> dict[str, int]:
         """Nanoseconds each stage was active, in the order of the stages."""
-        durations = {stage: end_ns - start_ns for stage, start_ns, end_ns in self.stages}
-        if len(durations) < len(self.stages):  # Rare: a stage ran more than once.
-            durations = dict.fromkeys(durations, 0)
-            for stage, start_ns, end_ns in self.stages:
-                durations[stage] += end_ns - start_ns
-        if self.sql_active_ns is not None and semconv.SQL in durations:
-            durations[semconv.SQL] = self.sql_active_ns
-        if self.in_memory_active_ns is not None and semconv.IN_MEMORY in durations:
-            durations[semconv.IN_MEMORY] = self.in_memory_active_ns
-        return durations
+        return active_durations(self.stages, self.sql_active_ns, self.in_memory_active_ns)
 
     def active_ns(self) -> int:
         """Nanoseconds from begin to end without the consumer's.
@@ -121,3 +148,19 @@ class Evaluation:
                 lasted = sum(end - start for stage, start, end in self.stages if stage == semconv.SQL)
                 consumer_ns = max(0, lasted - self.sql_active_ns)
         return self.end_ns - self.start_ns - consumer_ns
+
+
+def active_durations(
+    stages: Sequence[Stage], sql_active_ns: int | None, in_memory_active_ns: int | None
+) -> dict[str, int]:
+    """Nanoseconds each of these stages was active; the last two say it for SQL and memory, where they know."""
+    durations = {stage: end_ns - start_ns for stage, start_ns, end_ns in stages}
+    if len(durations) < len(stages):  # Rare: a stage ran more than once.
+        durations = dict.fromkeys(durations, 0)
+        for stage, start_ns, end_ns in stages:
+            durations[stage] += end_ns - start_ns
+    if sql_active_ns is not None and semconv.SQL in durations:
+        durations[semconv.SQL] = sql_active_ns
+    if in_memory_active_ns is not None and semconv.IN_MEMORY in durations:
+        durations[semconv.IN_MEMORY] = in_memory_active_ns
+    return durations

@@ -1,57 +1,46 @@
 """The metrics, fed by every evaluation before any sampling.
 
 A kept evaluation is recorded in the context of its span: an exemplar then always points at a trace that exists. All
-others only enter a queue here; every `BATCH` of them are added up by the thread that comes last, and the SDK gets sums
-when it collects. Ten calls of instruments cost 65 µs an evaluation, this 3 µs. One queue for all threads, because
-appending to a deque is atomic: per thread there would be no less to add up, and dead threads to look after.
-
-The number of attribute sets is bounded, as each becomes a time series.
+others only wait, ordinary ones at their expression's watch and the rest in one queue, until some can be added up at
+once; the SDK gets sums when it collects. Ten calls of instruments cost 65 µs an evaluation, this 1 to 3 µs. Nothing is
+kept by thread: appending to a deque is atomic, so there would be no less to add up, and dead threads to look after.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING
+from time import thread_time_ns
+from typing import TYPE_CHECKING, TypeVar
 
 from opentelemetry.metrics import Observation
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding
+from fhirpath_otel.telemetry.evaluation import active_durations
 from fhirpath_otel.telemetry.forks import call_around_forks
-from fhirpath_otel.telemetry.series import (
-    NO_SPAN,
-    Attributes,
-    CounterSeries,
-    FoldedCounter,
-    FoldedHistogram,
-    HistogramSeries,
-)
+from fhirpath_otel.telemetry.routes import Routes
+from fhirpath_otel.telemetry.series import NO_SPAN
+from fhirpath_otel.telemetry.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Meter
 
     from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
     from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure, Template
-
-MAX_SERIES = 1_100
-"""Attribute sets of `fhirpath.evaluation.duration`; all of a process's metrics then stay below 2,000 series."""
-
-MAX_OTHER_SERIES = 100
-"""Beyond `MAX_SERIES` so many more, which do not tell expressions apart; as many of database operations."""
-
-MAX_SMALL_SERIES = 20
-"""Attribute sets of each of the other metrics, which have fewer by their nature."""
+    from fhirpath_otel.telemetry.routes import Route
+    from fhirpath_otel.telemetry.watch import Note
 
 BATCH = 16
-"""Evaluations that are added up at once: more would be a hiccup that a caller notices, fewer cost more locking."""
+"""Evaluations of the queue that are added up at once: more would be a hiccup that a caller notices, fewer cost more
+locking.
+"""
 
 MAX_QUEUE = 2_048
 """Evaluations that may wait while another thread adds up; beyond that a caller waits for it."""
@@ -59,85 +48,73 @@ MAX_QUEUE = 2_048
 MAX_ABANDONED = 1_000_000
 """Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
 
-NANOSECONDS = 1_000_000_000
+MAX_WATCHES = 2_000
+"""Watches of one process. Each holds 1 kB, and up to 10 kB of what waits."""
 
-_OVERFLOW = {semconv.EXPRESSION_HASH.name: semconv.OTHER}
-_OTHER_STAGE = {semconv.ENGINE_NAME.name: semconv.OTHER}
-_OTHER_DATABASE = {semconv.DB_SYSTEM_NAME.name: semconv.OTHER}
-_OTHER_MODE = {semconv.EXECUTION_MODE.name: semconv.OTHER}
-_OTHER_REASON = {semconv.DECISION_REASON.name: semconv.OTHER}
+Value = TypeVar("Value")
 
-
-@dataclass(frozen=True, slots=True)
-class _Route:
-    """The series that evaluations of one kind add to."""
-
-    duration: HistogramSeries
-    stages: dict[str, HistogramSeries]
-    database: HistogramSeries | None
-    results: HistogramSeries | None
-    cache: CounterSeries | None
-    traces: CounterSeries
+Learn = Callable[["Watch", list[int], int, int], None]
+"""Told of a watch, the ascending durations that were added up, how many evaluations they stand for, and the nanoseconds
+that took.
+"""
 
 
 class Instruments:
     """The instruments of one meter. Threads may share it; a fork waits until nobody adds up.
 
-    Beyond `max_expressions` an expression is only called `other`.
+    `learn` is told of the ordinary evaluations that were added up, `ratio` says what telemetry costs.
+    `active` is where evaluations that are under way are counted, if that is known elsewhere.
     """
 
-    def __init__(self, meter: Meter, disclosure: Disclosure, max_expressions: int) -> None:
-        self._disclosure = disclosure
-        self._max_expressions = max_expressions
-        self._templates: dict[str, str | None] = {}
-        self._routes: dict[tuple[object, ...], _Route] = {}
+    def __init__(
+        self,
+        meter: Meter,
+        disclosure: Disclosure,
+        max_expressions: int,
+        learn: Learn = lambda *_: None,
+        ratio: Callable[[], float | None] = lambda: None,
+        *,
+        active: deque[None] | None = None,
+    ) -> None:
+        self._routes = Routes(meter, disclosure, max_expressions)
+        self._histograms, self._counters = self._routes.histograms, self._routes.counters
+        self._learn = learn
+        self._ratio = ratio
         # Appending and popping are atomic, so that neither of them needs a lock.
-        self._active: deque[None] = deque()
+        self.active: deque[None] = deque() if active is None else active
         self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
         self._abandon = partial(self._forgotten, os.getpid())
         self._queue: deque[Evaluation] = deque()
+        self._watches: list[Watch] = []
         self._measured = False
+        self._forking = False
         self._lock = RLock()  # A finalizer may end an evaluation while its thread adds up.
-        self._duration = FoldedHistogram(
-            meter, semconv.EVALUATION_DURATION, NANOSECONDS, MAX_SERIES + MAX_OTHER_SERIES
-        )
-        self._stage_duration = FoldedHistogram(meter, semconv.STAGE_DURATION, NANOSECONDS, MAX_SMALL_SERIES)
-        self._db_duration = FoldedHistogram(
-            meter, semconv.DB_OPERATION_DURATION, NANOSECONDS, MAX_OTHER_SERIES
-        )
-        self._result_count = FoldedHistogram(meter, semconv.RESULT_COUNT, 1, MAX_SMALL_SERIES)
-        self._cache_requests = FoldedCounter(meter, semconv.PARSER_CACHE_REQUESTS, MAX_SMALL_SERIES)
-        self._traces = FoldedCounter(meter, semconv.TRACES, MAX_SMALL_SERIES)
-        self._histograms = (self._duration, self._stage_duration, self._db_duration, self._result_count)
-        self._counters = (self._cache_requests, self._traces)
-        lost, active, info = semconv.LOST, semconv.EVALUATION_ACTIVE, semconv.EXPRESSION_INFO
-        findings = semconv.FINDINGS
+        self._recorded = dict.fromkeys(semconv.DETAIL.values, 0)
+        findings, lost = semconv.FINDINGS, semconv.LOST
         self._findings = meter.create_counter(findings.name, findings.unit, findings.meaning)
         self._lost = meter.create_counter(lost.name, lost.unit, lost.meaning)
-        meter.create_observable_up_down_counter(
-            active.name, [self._observe_active], active.unit, active.meaning
-        )
-        meter.create_observable_gauge(info.name, [self._observe_expressions], info.unit, info.meaning)
+        self._observe(meter)
         self._survive_forks()
 
     def begun(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active, until it has ended or nobody knows it any more."""
-        self._active.append(None)
+        self.active.append(None)
         evaluation.abandoned = self._abandon
 
     def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
-        if evaluation.abandoned is self._abandon and self._active:
-            self._active.pop()
-        evaluation.abandoned = None
+        begun, evaluation.abandoned = evaluation.abandoned, None
+        # What a forked child has inherited is not counted here.
+        if (begun is None or begun is self._abandon) and self.active:
+            self.active.pop()
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost."""
         self._lost.add(count, {semconv.LOST_WHAT.name: what, semconv.LOST_REASON.name: reason}, NO_SPAN)
 
     def record(self, evaluation: Evaluation, context: Context | None) -> None:
-        """Counts a finished evaluation; `context` holds its root span if it was kept."""
-        if not (self._measured or self._measure()):
+        """Counts a finished evaluation that was judged; `context` holds its root span if it was kept."""
+        if not self._measures():
             return
         for finding in evaluation.findings:
             self._findings.add(1, _finding_attributes(finding), context or NO_SPAN)
@@ -148,7 +125,7 @@ class Instruments:
         queue = self._queue
         queue.append(evaluation)
         waiting = len(queue)
-        if waiting < BATCH and self._duration.folds:
+        if waiting < BATCH and self._histograms[0].folds:
             return
         # Who cannot have the lock leaves the work to others, unless there is too much of it.
         if self._lock.acquire(blocking=waiting >= MAX_QUEUE):
@@ -161,8 +138,8 @@ class Instruments:
         """Called by a finalizer, so wherever it may be, also within an instrument: takes no lock."""
         if begun_in != os.getpid():
             return
-        if self._active:
-            self._active.pop()
+        if self.active:
+            self.active.pop()
         self._abandoned.append(None)
 
     def _count_abandoned(self) -> None:
@@ -172,9 +149,47 @@ class Instruments:
         if count:
             self.lost(semconv.WHAT_EVALUATION, semconv.NOT_FINISHED, count)
 
-    def _measure(self) -> bool:
+    @property
+    def watches(self) -> list[Watch]:
+        """All that there are."""
+        return list(self._watches)
+
+    def watch(
+        self,
+        evaluation: Evaluation,
+        outcome: Outcome,
+        expression: str | None,
+        passes: Callable[[], int] | None,
+    ) -> Watch | None:
+        """A new watch for evaluations like this one with this outcome.
+
+        None where there is nothing to measure, or no room.
+        """
+        with self._lock:
+            if not self._measures() or len(self._watches) >= MAX_WATCHES:
+                return None
+            watch = Watch(expression, self._routes.route(evaluation, outcome), outcome, passes)
+            self._watches.append(watch)
+        return watch
+
+    def tells_apart(self, template: Template) -> bool:
+        """Whether this expression has a label of its own."""
+        with self._lock:
+            return self._routes.label(template) != semconv.OTHER
+
+    def add_up(self, watch: Watch) -> None:
+        """Adds up what waits at a watch, unless another thread is adding up."""
+        if self._lock.acquire(blocking=len(watch.waiting) >= MAX_QUEUE):
+            try:
+                self._add_notes(watch)
+            finally:
+                self._lock.release()
+
+    def _measures(self) -> bool:
         """Whether there is an SDK behind the instruments; looks at it when it appears."""
-        if folding.sdk_instrument(self._duration.instrument) is None:
+        if self._measured:
+            return True
+        if folding.sdk_instrument(self._histograms[0].instrument) is None:
             return False
         with self._lock:
             for histogram in self._histograms:
@@ -203,21 +218,93 @@ class Instruments:
                 self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR)
 
     def _add(self, evaluation: Evaluation, context: Context | None) -> None:
-        route = self._route(evaluation)
+        assert evaluation.outcome is not None
+        route = self._routes.route(evaluation, evaluation.outcome)
         route.duration.note(evaluation.duration_ns, context)
-        for stage, active_ns in evaluation.stage_durations().items():
-            route.stages[stage].note(active_ns, context)
-            if stage == semconv.SQL and route.database is not None:
-                route.database.note(active_ns, context)
+        if evaluation.detail != semconv.BASIC:
+            for stage, active_ns in evaluation.stage_durations().items():
+                route.stages[stage].note(active_ns, context)
+                if stage == semconv.SQL and route.database is not None:
+                    route.database.note(active_ns, context)
+        if evaluation.operators:
+            for series, active_ns in self._routes.operators(evaluation):
+                series.note(active_ns, context)
         if evaluation.result_count is not None and route.results is not None:
             route.results.note(evaluation.result_count, context)
         if route.cache is not None:
             route.cache.add(context)
         route.traces.add(context)
+        self._count_detail(evaluation.detail, 1)
+
+    def _add_notes(self, watch: Watch) -> None:
+        """Adds what waits at a watch to its series. Callers hold the lock."""
+        began_ns = thread_time_ns()
+        notes, untimed = watch.drain(), watch.unaccounted()
+        try:
+            if notes:
+                evaluations, durations = self._add_sums(watch, notes)
+                self._learn(watch, durations, evaluations + untimed, thread_time_ns() - began_ns)
+            if untimed:
+                self._add_untimed(watch, untimed)
+        except Exception:  # noqa: BLE001 -- neither the other expressions nor the host may suffer
+            self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR, len(notes) + untimed)
+
+    def _add_sums(self, watch: Watch, notes: list[Note]) -> tuple[int, list[int]]:
+        """Returns how many evaluations these are, and the ascending durations of those that were timed."""
+        durations, stages, *_, results, weights = zip(*notes, strict=True)
+        ascending = weighed = sorted(durations)
+        timed, evaluations, route = len(notes), sum(weights), watch.route
+        if evaluations > timed:
+            weighed = sorted(_weighed(durations, weights))
+            results = tuple(_weighed(results, weights))
+        route.duration.note_all(weighed)
+        if watch.only_stage is not None:
+            route.stages[watch.only_stage].note_all(weighed)
+        elif any(stages):
+            self._add_stages(route, notes)
+        if route.results is not None:
+            route.results.note_all(sorted(result for result in results if result is not None))
+        detailed = timed if watch.only_stage else sum(map(bool, stages))
+        self._count(route, {semconv.STAGE_DETAIL: detailed, semconv.BASIC: timed - detailed})
+        self._count(route, {semconv.COUNTED: evaluations - timed})
+        return evaluations, ascending
+
+    def _add_untimed(self, watch: Watch, evaluations: int) -> None:
+        """Counts evaluations that await the next one that is timed, with the mean duration until now."""
+        mean = [round(watch.mean_ns)] * evaluations
+        watch.route.duration.note_all(mean)
+        if watch.only_stage is not None:
+            watch.route.stages[watch.only_stage].note_all(mean)
+        self._count(watch.route, {semconv.COUNTED: evaluations})
+
+    def _add_stages(self, route: Route, notes: list[Note]) -> None:
+        values: dict[str, list[int]] = {}
+        for _, stages, sql_ns, in_memory_ns, *_ in notes:
+            for stage, active_ns in active_durations(stages, sql_ns, in_memory_ns).items():
+                values.setdefault(stage, []).append(active_ns)
+        for stage, found in values.items():
+            found.sort()
+            route.stages[stage].note_all(found)
+            if stage == semconv.SQL and route.database is not None:
+                route.database.note_all(found)
+
+    def _count(self, route: Route, details: dict[str, int]) -> None:
+        for detail, count in details.items():
+            if count:
+                route.traces.add(None, count)
+                if route.cache is not None:
+                    route.cache.add(None, count)
+                self._count_detail(detail, count)
+
+    def _count_detail(self, detail: str, count: int) -> None:
+        self._recorded[detail] += count
+        self._routes.details[detail].add(None, count)
 
     def _fold(self) -> None:
         with self._lock:
             self._add_up()
+            for watch in self._watches:
+                self._add_notes(watch)
             lost = [histogram.fold() for histogram in self._histograms]
             if any(lost):
                 # An evaluation has one duration; if only others were lost, rather count too many than none.
@@ -226,102 +313,43 @@ class Instruments:
                 counter.fold()
             self._let_counters_wait()
 
-    def _route(self, evaluation: Evaluation) -> _Route:
-        outcome, stages = evaluation.outcome, evaluation.stages
-        assert outcome is not None
-        label = self._label(evaluation.template)
-        failed = stages[-1][0] if stages and evaluation.error_type is not None else None
-        key = (
-            *(evaluation.engine_name, evaluation.engine_version, evaluation.execution_mode),
-            *(evaluation.error_type, failed, label, evaluation.db_system, evaluation.statement_summary),
-            *(evaluation.cache_hit, outcome.decision, outcome.reason),
+    def _observe(self, meter: Meter) -> None:
+        observed = (
+            (semconv.EVALUATION_ACTIVE, meter.create_observable_up_down_counter, self._observe_active),
+            (semconv.EXPRESSION_INFO, meter.create_observable_gauge, self._observe_expressions),
+            (semconv.DETAIL_INTERVAL, meter.create_observable_gauge, self._observe_intervals),
+            (semconv.OVERHEAD_RATIO, meter.create_observable_gauge, self._observe_ratio),
         )
-        known = self._routes.get(key)
-        if known is None:
-            if len(self._routes) >= 2 * MAX_SERIES:
-                # Only a cache: the series themselves stay.
-                self._routes.clear()
-            known = self._routes[key] = self._new_route(evaluation, outcome, label)
-        return known
-
-    def _new_route(self, evaluation: Evaluation, outcome: Outcome, label: str | None) -> _Route:
-        mode, hit = evaluation.execution_mode, evaluation.cache_hit
-        results, cache = None, None
-        if mode is not None:
-            results = self._result_count.series({semconv.EXECUTION_MODE.name: mode}, _OTHER_MODE)
-        if hit is not None:
-            cache = self._cache_requests.series({semconv.CACHE_RESULT.name: "hit" if hit else "miss"})
-        database = None
-        if evaluation.db_system is not None:
-            database = self._db_duration.series(self._db_attributes(evaluation), _OTHER_DATABASE)
-        decision = {
-            semconv.DECISION.name: outcome.decision,
-            semconv.DECISION_REASON.name: outcome.reason,
-        }
-        return _Route(
-            duration=self._duration_series(evaluation, label),
-            stages={stage: self._stage_series(stage, evaluation.engine_name) for stage in semconv.STAGES},
-            database=database,
-            results=results,
-            cache=cache,
-            traces=self._traces.series(decision, _OTHER_REASON),
-        )
-
-    def _duration_series(self, evaluation: Evaluation, label: str | None) -> HistogramSeries:
-        values = {
-            semconv.ENGINE_NAME: evaluation.engine_name,
-            semconv.ENGINE_VERSION: evaluation.engine_version,
-            semconv.EXECUTION_MODE: evaluation.execution_mode,
-            semconv.ERROR_TYPE: evaluation.error_type,
-            semconv.EXPRESSION_HASH: label,
-        }
-        attributes = {item.name: value for item, value in values.items() if value is not None}
-        histogram = self._duration
-        if not histogram.has_room(attributes, MAX_SERIES) and label is not None:
-            attributes[semconv.EXPRESSION_HASH.name] = semconv.OTHER
-        return histogram.series(attributes, _OVERFLOW)
-
-    def _stage_series(self, stage: str, engine: str) -> HistogramSeries:
-        attributes = {semconv.STAGE.name: stage, semconv.ENGINE_NAME.name: engine}
-        return self._stage_duration.series(attributes, {semconv.STAGE.name: stage, **_OTHER_STAGE})
-
-    def _label(self, template: Template | None) -> str | None:
-        """The expression's hash while there is room for it."""
-        if template is None:
-            return None
-        if template.text is None:
-            return semconv.UNPARSABLE
-        if template.hash not in self._templates:
-            if len(self._templates) >= self._max_expressions:
-                return semconv.OTHER
-            self._templates[template.hash] = self._disclosure.template(template)
-        return template.hash
-
-    def _db_attributes(self, evaluation: Evaluation) -> Attributes:
-        attributes = {semconv.DB_SYSTEM_NAME.name: evaluation.db_system or semconv.OTHER}
-        if evaluation.statement_summary is not None:
-            operation, collection = self._disclosure.statement(evaluation.statement_summary)
-            attributes[semconv.DB_OPERATION_NAME.name] = operation
-            if collection is not None:
-                attributes[semconv.DB_COLLECTION_NAME.name] = collection
-        stages = evaluation.stages
-        if evaluation.error_type is not None and stages and stages[-1][0] == semconv.SQL:
-            attributes[semconv.ERROR_TYPE.name] = evaluation.error_type
-        return attributes
+        for metric, create, callback in observed:
+            create(metric.name, [callback], metric.unit, metric.meaning)
 
     def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
         # The first of our callbacks: the SDK runs all of them before it reads what was recorded.
         self._fold()
         self._count_abandoned()
-        return [Observation(len(self._active))]
+        return [Observation(len(self.active))]
 
     def _observe_expressions(self, _: CallbackOptions) -> Iterable[Observation]:
         self._fold()
         return [
             Observation(1, {semconv.EXPRESSION_HASH.name: key, semconv.EXPRESSION_TEMPLATE.name: text})
-            for key, text in list(self._templates.items())
+            for key, text in list(self._routes.templates.items())
             if text is not None
         ]
+
+    def _observe_intervals(self, _: CallbackOptions) -> Iterable[Observation]:
+        self._fold()
+        recorded = [self._recorded[detail] for detail in semconv.DETAIL.values]
+        return [
+            Observation(sum(recorded) / sum(recorded[place:]), {semconv.DETAIL.name: detail})
+            for place, detail in enumerate(semconv.DETAIL.values)
+            if sum(recorded[place:])
+        ]
+
+    def _observe_ratio(self, _: CallbackOptions) -> Iterable[Observation]:
+        self._fold()
+        ratio = self._ratio()
+        return [] if ratio is None else [Observation(ratio)]
 
     def _survive_forks(self) -> None:
         """A fork waits for who adds up or folds: the child would have the SDK's locks held by nobody, for ever."""
@@ -329,19 +357,29 @@ class Instruments:
 
     def _before_fork(self) -> None:
         self._lock.acquire()
+        self._forking = True
 
     def _after_fork(self) -> None:
-        self._lock.release()
+        if self._forking:  # Else made by another thread during the fork.
+            self._forking = False
+            self._lock.release()
 
     def _in_child(self) -> None:
         """What is under way or waits in the parent is the parent's."""
-        self._lock = RLock()
-        self._active.clear()
+        self._lock, self._forking = RLock(), False
+        self.active.clear()
         self._abandoned.clear()
         self._abandon = partial(self._forgotten, os.getpid())
         self._queue.clear()
+        for watch in self._watches:
+            watch.forget()
         for series in (*self._histograms, *self._counters):
             series.clear()
+
+
+def _weighed(values: Iterable[Value], weights: Iterable[int]) -> Iterator[Value]:
+    """Each value as often as its weight says."""
+    return itertools.chain.from_iterable(map(itertools.repeat, values, weights))
 
 
 def _finding_attributes(finding: Finding) -> dict[str, str]:

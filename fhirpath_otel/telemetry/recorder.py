@@ -10,28 +10,44 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
 from operator import itemgetter
-from time import perf_counter_ns
+from time import perf_counter_ns, thread_time_ns
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
+from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
+from fhirpath_otel.telemetry.database_memory import OpenDatabases
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
+from fhirpath_otel.telemetry.governor import Governor
+from fhirpath_otel.telemetry.memory_metrics import MemoryMetrics
+from fhirpath_otel.telemetry.memory_sampler import MemorySampler
 from fhirpath_otel.telemetry.metrics import Instruments
 from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
+from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.spans import write_spans
+from fhirpath_otel.telemetry.watch import Ordinary, Watch
+from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
 __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
 
 Analyse = Callable[[Evaluation], tuple[Finding, ...]]
+MayFind = Callable[[Evaluation, bool], bool]
+"""Whether `Analyse` may find anything in evaluations such as this one, below a caller's span or not."""
+
 Decide = Callable[[Evaluation], Decision]
 
+LONG_NS = 25_000_000
+"""The memory of expressions whose evaluations take less in the mean is not watched."""
+
+_EMPTY = Context()
 _STAGES = frozenset(semconv.STAGES)
 _UNKNOWN = object()
 _metrics_api = sys.modules.get("opentelemetry.metrics._internal")
@@ -40,6 +56,7 @@ _name = itemgetter(0)
 _logger = logging.getLogger("fhirpath_otel")
 
 _NO_SDK = Outcome(False, semconv.DROPPED, semconv.NO_SDK)
+_SWITCHED_OFF = Outcome(False, semconv.DROPPED, semconv.SWITCHED_OFF)
 _LOST = Outcome(False, semconv.DROPPED, semconv.INTERNAL_ERROR)
 _UNSAMPLED_PARENT = Outcome(False, semconv.DROPPED, semconv.UNSAMPLED_PARENT)
 
@@ -48,13 +65,20 @@ def _finds_nothing(_: Evaluation) -> tuple[Finding, ...]:
     return ()
 
 
+def _may_find_always(_: Evaluation, __: bool) -> bool:
+    return True
+
+
 class Recorder:
     """Takes evaluations from begin to finish. Threads may share it.
 
-    `analyse` says what was slow in an evaluation, `decide` whose trace is kept, `disclosure` what telemetry may show;
-    by default templates, and no names of types. Without providers the global ones are used, also when they are set
-    later. While neither of them does anything (none is set, or `OTEL_SDK_DISABLED`), an evaluation is neither judged
-    nor counted.
+    `decide` says whose trace is kept, `analyse` what was slow in an evaluation and `may_find` when it need not be
+    asked, `disclosure` what telemetry may show; by default templates, and no names of types. Without providers the
+    global ones are used, also when they are set later. While neither of them does anything (none is set, or
+    `OTEL_SDK_DISABLED`), an evaluation is neither judged nor counted.
+
+    `ordinary` says beforehand which evaluations `decide` would not keep; those are then not asked about one by one.
+    `governor` chooses how much is recorded, `dimensions` are the names of baggage entries that become attributes.
     """
 
     def __init__(
@@ -62,7 +86,12 @@ class Recorder:
         decide: Decide,
         *,
         analyse: Analyse = _finds_nothing,
+        may_find: MayFind = _may_find_always,
         disclosure: Disclosure | None = None,
+        ordinary: Ordinary | None = None,
+        governor: Governor | None = None,
+        dimensions: tuple[str, ...] = (),
+        watches_memory: bool = True,
         max_expressions: int = 200,
         version: str | None = None,
         tracer_provider: trace.TracerProvider | None = None,
@@ -71,19 +100,61 @@ class Recorder:
         self._decide = decide
         self._analyse = analyse
         self._disclosure = disclosure or Disclosure()
-        self._max_expressions = max_expressions
         self._version = version
         self._providers = (tracer_provider, meter_provider)
-        self._own, meter = OwnTracer(version, tracer_provider), self._get_meter()
-        self._instruments = Instruments(meter, self._disclosure, max_expressions)
+        self._own = OwnTracer(version, tracer_provider)
+        self._governor = governor or Governor()
+        self._ordinary = ordinary
+        self._may_find = may_find
+        self._dimensions = dimensions
+        self._max_expressions = max_expressions
+        self.databases = OpenDatabases()
+        self._resident = ResidentMemory() if watches_memory else None
+        self.memory = None if self._resident is None else MemorySampler(self._resident, self.lost)
+        self._count_with(self._get_meter())
         self._said = False
-        self._listening = False
-        self._seen = (False, False)
+        self.recording = False
+        self._silent = _NO_SDK
+        self._seen: tuple[bool, bool] | None = None
+
+    def _count_with(self, meter: metrics.Meter, active: deque[None] | None = None) -> None:
+        """Makes all that is counted with. Callers' kinds too: watches are found by them, and belong to a meter."""
+        self._instruments = Instruments(
+            meter,
+            self._disclosure,
+            self._max_expressions,
+            self._learn,
+            self._governor.ratio,
+            active=active,
+        )
+        self._watches = (
+            None if self._ordinary is None else Watches(self._ordinary, self._instruments, self._may_find)
+        )
+        self._callers = Callers(self._dimensions)
+        self._memory_metrics = (
+            None if self._resident is None else MemoryMetrics(meter, self._resident, self.databases)
+        )
+
+    @property
+    def active(self) -> deque[None]:
+        """One for each evaluation that is under way."""
+        return self._instruments.active
+
+    @property
+    def watches(self) -> list[Watch]:
+        """Those of all expressions that were evaluated."""
+        return self._instruments.watches
+
+    def is_recording(self) -> bool:
+        """Whether there is somebody to record for now, and recording is not switched off; `recording` says it too,
+        once it is so.
+        """
+        return self.recording or self._listen()
 
     def begin(self) -> Evaluation:
         """The notes of an evaluation that begins now, as a child of the span that is current here."""
         try:
-            if not (self._listening or self._listen()):
+            if not (self.recording or self._listen()):
                 return Evaluation()
             evaluation = Evaluation(otel_context.get_current())
             self._instruments.begun(evaluation)
@@ -92,18 +163,69 @@ class Recorder:
             return Evaluation()
         return evaluation
 
+    def expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None = None) -> None:
+        """Says how much is recorded of an evaluation, in its `detail`; to be called before it is executed.
+
+        It has to have all notes by then that say what is evaluated. Who evaluates the same again keeps `known` with
+        what is evaluated: without it, or without this call, each evaluation is judged by itself.
+        """
+        try:
+            self._expect(evaluation, known)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+
+    def _expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None) -> None:
+        context, watch = evaluation.context, None
+        if context is not None and known is not None and self._watches is not None:
+            caller = evaluation.from_caller = self._callers.caller(context)
+            watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
+            evaluation.known = known
+        if watch is None:
+            evaluation.detail = self._governor.first_detail()
+        else:
+            watch.begin(evaluation)
+            if 0 < watch.mean_ns < LONG_NS:
+                return
+        if self.memory is not None and context is not None:
+            self.memory.begin(evaluation, self.memory.expects_long(evaluation))
+            evaluation.ordinary = evaluation.ordinary and evaluation.memory_track is None
+
+    def caller(self, context: Context) -> Caller:
+        """What a context says of its caller."""
+        return self._callers.caller(context)
+
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
         if evaluation.outcome is not None:
             return evaluation.outcome
-        evaluation.end_ns = perf_counter_ns()
-        if not (self._listening or self._listen()):
-            evaluation.outcome = _NO_SDK
-            return _NO_SDK
+        ended_ns = evaluation.end_ns = perf_counter_ns()
+        if not (self.recording or self._listen()):
+            evaluation.outcome = self._silent
+            return evaluation.outcome
         evaluation.outcome = _LOST
         try:
-            self._instruments.ended(evaluation)
-            self._judge(evaluation, error_type)
+            if evaluation.context is not None:
+                self._instruments.ended(evaluation)
+            duration_ns = evaluation.duration_ns = evaluation.active_ns()
+            watch = evaluation.watch
+            if (
+                evaluation.ordinary
+                and error_type is None
+                and watch is not None
+                and duration_ns <= watch.limit_ns
+                and not (watch.asks_rules and self._finds(evaluation))
+            ):
+                evaluation.outcome = watch.outcome
+                evaluation.context = evaluation.watch = evaluation.from_caller = evaluation.known = None
+                if watch.note(evaluation):
+                    self._governor.finished(perf_counter_ns() - ended_ns)
+                    self._instruments.add_up(watch)
+            else:
+                # CPU time: what other processes take meanwhile is not telemetry's.
+                began_ns = thread_time_ns()
+                self._judge(evaluation, error_type)
+                spent_ns = thread_time_ns() - began_ns
+                self._governor.judged(evaluation, watch, spent_ns)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         return evaluation.outcome
@@ -111,11 +233,36 @@ class Recorder:
     def count_anew(self, meter_provider: metrics.MeterProvider) -> None:
         """Counts with this provider, from nothing; for a forked child, whose parent keeps what it has counted."""
         self._providers = (self._providers[0], meter_provider)
-        self._instruments = Instruments(self._get_meter(), self._disclosure, self._max_expressions)
+        for watch in self._instruments.watches:
+            watch.retire()
+        self._count_with(self._get_meter(), self._instruments.active)
+
+    def add_up(self, watch: Watch) -> None:
+        """Adds up what waits at a watch."""
+        try:
+            self._instruments.add_up(watch)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+
+    def set_detail(self, detail: str) -> None:
+        """Pins how much is recorded, for all expressions and from now on; `auto` leaves it to the governor."""
+        self._governor.detail = detail
+        for watch in self._instruments.watches:
+            self._governor.choose(watch)
+        self._seen = None
+        self._listen()
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost on its way out."""
         self._instruments.lost(what, reason, count)
+
+    def _finds(self, evaluation: Evaluation) -> bool:
+        """Asks the rules."""
+        if evaluation.from_caller is not None:
+            evaluation.caller = evaluation.from_caller.span
+        evaluation.findings = self._find(evaluation)
+        evaluation.analysed = True
+        return bool(evaluation.findings)
 
     def _judge(self, evaluation: Evaluation, error_type: str | None) -> None:
         if error_type is not None:
@@ -124,23 +271,48 @@ class Recorder:
             evaluation.template = redaction.unparsable(evaluation.expression)
         if not _STAGES.issuperset(map(_name, evaluation.stages)):
             raise ValueError("not a stage of an evaluation")
-        evaluation.duration_ns = evaluation.active_ns()
-        caller = trace.get_current_span(evaluation.context).get_span_context()
-        evaluation.caller = caller if caller.is_valid else None
-        evaluation.findings = self._find(evaluation)
-        outcome, context = self._sample(evaluation)
+        if evaluation.from_caller is None:
+            evaluation.from_caller = self.caller(evaluation.context or _EMPTY)
+            if evaluation.watch is None:
+                evaluation.detail = self._governor.first_detail()
+        if self.memory is not None:
+            self.memory.end(evaluation)
+        caller = evaluation.from_caller
+        evaluation.caller, evaluation.dimensions = caller.span, caller.dimensions
+        if not evaluation.analysed:
+            self._finds(evaluation)
+        outcome, root = self._sample(evaluation)
+        watch, known = evaluation.watch, evaluation.known
         # It may wait to be counted, and must not keep alive what its caller has in there.
-        evaluation.context = None
+        evaluation.context = evaluation.from_caller = evaluation.watch = evaluation.known = None
         evaluation.outcome = outcome
-        self._instruments.record(evaluation, context)
+        self._instruments.record(evaluation, root)
+        if self._memory_metrics is not None:
+            self._memory_metrics.record(evaluation, root)
+        if watch is None and known is not None and caller.kind is not None and error_type is None:
+            watch = self._watch(evaluation, caller.kind, known)
+        if watch is not None:
+            watch.settle(outcome.kept or outcome.reason != semconv.FIRST_SIGHTING)
 
-    def _sample(self, evaluation: Evaluation) -> tuple[Outcome, otel_context.Context | None]:
+    def _watch(self, evaluation: Evaluation, kind: Kind, known: dict[Kind, Watch]) -> Watch | None:
+        """The watch for the evaluations that follow this one."""
+        watch = None if self._watches is None else self._watches.watch(evaluation, kind)
+        if watch is not None:
+            if self._governor.detail != semconv.AUTO:
+                self._governor.choose(watch)
+            known[kind] = watch
+        return watch
+
+    def _sample(self, evaluation: Evaluation) -> tuple[Outcome, Context | None]:
         """What becomes of the trace, and the context of the root span if it was kept."""
         if evaluation.caller is not None and not evaluation.caller.trace_flags.sampled:
             return _UNSAMPLED_PARENT, None
         decision = self._decide(evaluation)
         if decision.kept:
-            return write_spans(self._own.tracer(), evaluation, decision, self._disclosure)
+            with_stages = self._governor.detail != semconv.BASIC
+            return write_spans(
+                self._own.tracer(), evaluation, decision, self._disclosure, with_stages=with_stages
+            )
         return _not_kept(decision.reason), None
 
     def _listen(self) -> bool:
@@ -155,11 +327,22 @@ class Recorder:
         )
         if seen != self._seen:
             traces, counts = seen
-            self._listening = (traces and not isinstance(self._get_tracer(), trace.NoOpTracer)) or (
+            listening = (traces and not isinstance(self._get_tracer(), trace.NoOpTracer)) or (
                 counts and not isinstance(self._get_meter(), metrics.NoOpMeter)
             )
+            switched_off = self._governor.detail == semconv.OFF
+            self._silent = _SWITCHED_OFF if switched_off else _NO_SDK
+            self.recording = listening and not switched_off
             self._seen = seen
-        return self._listening
+            if self.recording:
+                self._governor.calibrate()
+        return self.recording
+
+    def _learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: int) -> None:
+        """From ordinary evaluations that were added up."""
+        if self._ordinary is not None and watch.outcome.reason == semconv.NOT_SELECTED:
+            watch.limit_ns = self._ordinary.usual(watch.expression, durations)
+        self._governor.learn(watch, durations, evaluations, spent_ns)
 
     def _get_tracer(self) -> trace.Tracer:
         return trace.get_tracer(semconv.SCOPE, self._version, self._providers[0], semconv.SCHEMA_URL)

@@ -8,7 +8,7 @@ once. Callers hold a lock.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from opentelemetry.context import Context
@@ -16,7 +16,7 @@ from opentelemetry.context import Context
 from fhirpath_otel.telemetry import folding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.metrics import Counter, Histogram, Meter
 
@@ -93,6 +93,25 @@ class HistogramSeries:
         if value > self.high:  # noqa: PLR1730
             self.high = value
 
+    def note_all(self, values: Sequence[int]) -> None:
+        """Adds ascending values of evaluations whose trace was not kept."""
+        if not values:
+            return
+        histogram = self.histogram
+        if not histogram.folds:
+            for value in values:
+                histogram.instrument.record(value / histogram.scale, self.attributes, NO_SPAN)
+            return
+        bounds, counts, low, high = histogram.bounds, self.counts, values[0], values[-1]
+        last, begun = bisect_left(bounds, high), 0
+        for bucket in range(bisect_left(bounds, low), last):
+            end = bisect_right(values, bounds[bucket], begun)
+            counts[bucket] += end - begun
+            begun = end
+        counts[last] += len(values) - begun
+        self.total += sum(values)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+
 
 class CounterSeries:
     """The sum of one attribute set since the last fold."""
@@ -108,12 +127,12 @@ class CounterSeries:
         """Forgets the sum."""
         self.total = 0
 
-    def add(self, context: Context | None) -> None:
-        """Counts one; `context` holds the span of a kept trace."""
+    def add(self, context: Context | None, count: int = 1) -> None:
+        """Counts; `context` holds the span of a kept trace."""
         if context is not None or not self.counter.folds:
-            self.counter.instrument.add(1, self.attributes, context or NO_SPAN)
+            self.counter.instrument.add(count, self.attributes, context or NO_SPAN)
         else:
-            self.total += 1
+            self.total += count
 
 
 class FoldedHistogram(_Bounded[HistogramSeries]):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
     from fhirpath_otel.telemetry.finding import Finding
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Disclosure
 
     Attributes = dict[str, AttributeValue]
@@ -34,9 +35,14 @@ _HOST_SAMPLER = Outcome(False, semconv.DROPPED, semconv.HOST_SAMPLER)
 
 
 def write_spans(
-    tracer: trace.Tracer, evaluation: Evaluation, decision: Decision, disclosure: Disclosure
+    tracer: trace.Tracer,
+    evaluation: Evaluation,
+    decision: Decision,
+    disclosure: Disclosure,
+    *,
+    with_stages: bool = True,
 ) -> tuple[Outcome, Context | None]:
-    """The root span with its stages below it; returns the outcome and the root's context.
+    """The root span with its stages below it, where they are wanted; returns the outcome and the root's context.
 
     The host's own sampler is asked again by its SDK, and may refuse what was to be kept.
     """
@@ -47,7 +53,7 @@ def write_spans(
         tracer,
         semconv.EVALUATE_SPAN.name.replace("{resource type}", resource_type or "").rstrip(),
         evaluation.context,
-        _root_attributes(evaluation, decision, disclosure, resource_type),
+        _root_attributes(evaluation, decision, disclosure, resource_type, with_stages=with_stages),
         evaluation.start_ns + offset_ns,
         threshold=_threshold(evaluation, decision),
         randomness=decision.randomness,
@@ -57,12 +63,47 @@ def write_spans(
         return _refusal(root, evaluation), None
     context = trace.set_span_in_context(root, evaluation.context)
     failed = len(evaluation.stages) - 1 if evaluation.error_type is not None else None
-    for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages):
+    for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages if with_stages else ()):
         name, kind, attributes = _stage(stage, evaluation, disclosure)
         span = tracer.start_span(name, context, kind, attributes, start_time=start_ns + offset_ns)
+        if stage == semconv.IN_MEMORY and evaluation.operators:
+            below = trace.set_span_in_context(span, context)
+            _write_operators(tracer, evaluation.operators, below, disclosure, start_ns + offset_ns)
         _end(span, end_ns + offset_ns, evaluation.error_type if number == failed else None)
     _end(root, evaluation.end_ns + offset_ns, evaluation.error_type)
     return Outcome(True, semconv.KEPT, decision.reason, identity.trace_id), context
+
+
+def _write_operators(
+    tracer: trace.Tracer,
+    operators: tuple[OperatorTime, ...],
+    context: Context,
+    disclosure: Disclosure,
+    begin_ns: int,
+) -> None:
+    """One span an operator, one after the other from the beginning of the stage, as long as each was active."""
+    for operator in operators:
+        name = disclosure.operator_name(operator.name)
+        attributes = _operator_attributes(name, operator)
+        span_name = semconv.OPERATOR_SPAN.name.replace("{operator}", name)
+        span = tracer.start_span(span_name, context, SpanKind.INTERNAL, attributes, start_time=begin_ns)
+        begin_ns += operator.active_ns
+        span.end(begin_ns)
+
+
+def _operator_attributes(name: str, operator: OperatorTime) -> Attributes:
+    attributes: Attributes = {
+        semconv.TIMING.name: semconv.ATTRIBUTED,
+        semconv.OPERATOR_NAME.name: name,
+        semconv.OPERATOR_CALLS.name: operator.calls,
+        semconv.OPERATOR_INPUT_COUNT.name: operator.input_count,
+        semconv.OPERATOR_OUTPUT_COUNT.name: operator.output_count,
+    }
+    if operator.position is not None:
+        attributes[semconv.OPERATOR_POSITION.name] = operator.position
+    if operator.length is not None:
+        attributes[semconv.OPERATOR_LENGTH.name] = operator.length
+    return attributes
 
 
 def _threshold(evaluation: Evaluation, decision: Decision) -> int | None:
@@ -91,7 +132,12 @@ def _end(span: Span, end_ns: int, error_type: str | None) -> None:
 
 
 def _root_attributes(
-    evaluation: Evaluation, decision: Decision, disclosure: Disclosure, resource_type: str | None
+    evaluation: Evaluation,
+    decision: Decision,
+    disclosure: Disclosure,
+    resource_type: str | None,
+    *,
+    with_stages: bool,
 ) -> Attributes:
     template = evaluation.template
     facts: dict[semconv.Attribute, AttributeValue | None] = {
@@ -106,13 +152,19 @@ def _root_attributes(
         semconv.CACHE_HIT: evaluation.cache_hit,
         semconv.RESULT_COUNT_ATTRIBUTE: evaluation.result_count,
         **_bottlenecks(evaluation.findings),
+        semconv.MEMORY_RSS_DELTA: evaluation.rss_delta,
+        semconv.MEMORY_RSS_PEAK: evaluation.rss_peak,
+        semconv.MEMORY_RSS_GROWTH: evaluation.rss_growth,
+        semconv.DATABASE_MEMORY_PEAK: evaluation.database_memory_peak,
+        semconv.DATABASE_TEMP_PEAK: evaluation.database_temp_peak,
         semconv.SAMPLING_REASON: decision.reason,
         semconv.ADJUSTED_COUNT: decision.adjusted_count,
     }
     attributes: Attributes = {fact.name: value for fact, value in facts.items() if value is not None}
-    for stage, active_ns in evaluation.stage_durations().items():
-        attributes[_STAGE_DURATIONS[stage]] = active_ns / 1e9
-    return attributes
+    if with_stages:
+        for stage, active_ns in evaluation.stage_durations().items():
+            attributes[_STAGE_DURATIONS[stage]] = active_ns / 1e9
+    return {**dict(evaluation.dimensions), **attributes}
 
 
 def _bottlenecks(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:

@@ -51,6 +51,7 @@ from fhirpath_otel.errors import ExpressionError
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.evaluator.parser import parse
 from fhirpath_otel.evaluator.template import expression_template
+from fhirpath_otel.telemetry.operators import OperatorTime
 
 folder = pathlib.Path(os.environ["FOLDER"])
 logging.basicConfig(level=logging.DEBUG, filename=folder / "log.txt")
@@ -64,6 +65,7 @@ def note(expression, error_type):
     evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Kanarienvogel18"
     evaluation.execution_mode, evaluation.result_count, evaluation.cache_hit = "pushdown", 1, False
     evaluation.stages += [("parse", 0, 1), ("sql", 1, 2), ("in_memory", 2, 10**8)]
+    evaluation.operators = (OperatorTime("Kanarienvogel-59", 0, 9, 1, 1, 1, 1), OperatorTime("where", 1, 1, 1, 1, 1, 1))
     evaluation.start_ns, evaluation.obstacle = evaluation.start_ns - 10**8, (8, 20)
     try:
         evaluation.template = expression_template(parse(expression), load_model())
@@ -106,7 +108,7 @@ for mode in ("auto", "memory", "sql"):
 
 # A database that fails, and a user who interrupts, at the start of a statement and while it is read.
 class Rows:
-    sql_active_ns, in_memory_active_ns = 0, None
+    sql_active_ns, in_memory_active_ns, operators = 0, None, ()
     def __init__(self, error): self.error = error
     def close(self): pass
     def batches(self):

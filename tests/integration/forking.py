@@ -12,15 +12,15 @@ from fhirpath_otel.telemetry.redaction import template_from
 
 fo.configure()
 
-def evaluate(name, times=1):
-    \"\"\"An evaluation whose spans and metrics tell who evaluated.\"\"\"
+def evaluate(name, times=1, error_type="database"):
+    \"\"\"An evaluation whose spans and metrics tell who evaluated; it fails, so that its trace is kept.\"\"\"
     recorder = configuration.recorder()
     for _ in range(times):
         evaluation = recorder.begin()
         evaluation.expression, evaluation.template = name, template_from(name)
         evaluation.engine_version = name
         evaluation.stages.append(("parse", evaluation.start_ns, evaluation.start_ns + 1000))
-        recorder.finish(evaluation)
+        recorder.finish(evaluation, error_type)
 
 def wait(*children):
     for child in children:
@@ -73,7 +73,7 @@ stop = threading.Event()
 
 def keep_evaluating(name):
     while not stop.is_set():
-        evaluate(name)
+        evaluate(name, 1, None)
 
 def keep_flushing():
     while not stop.is_set():
@@ -87,7 +87,8 @@ for number in range(25):
     child = os.fork()
     if child == 0:
         faulthandler.dump_traceback_later(30, exit=True)  # a child that hangs says where
-        evaluate("child", 20)
+        evaluate("child", 19, None)
+        evaluate("child", 1)
         flushed = fo.flush(20.0)
         os._exit(0 if flushed else 1)
     wait(child)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import subprocess
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +60,7 @@ def emit(receivers, run_script, tmp_path):
                 OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
                 OTEL_PYTHON_FHIRPATH_MAX_TRACES_PER_SECOND="1000",
                 OTEL_PYTHON_FHIRPATH_BASELINE_RATE="1",
+                OTEL_PYTHON_FHIRPATH_OVERHEAD_BUDGET="1",
                 **variables,
             )
         output, _, outcomes = done.stdout.strip().rpartition("\n")
@@ -74,9 +74,9 @@ def emit(receivers, run_script, tmp_path):
         }
         traces = []
         if WRITES_FILES:
-            [file] = (tmp_path / "state").rglob("*.otlp.jsonl")
-            places["file"] = file.read_bytes()
-            traces = read_traces(file)
+            files = list((tmp_path / "state").rglob("*.otlp.jsonl"))
+            places["file"] = b"".join(file.read_bytes() for file in files)
+            traces = [span for file in files for span in read_traces(file)]
         if PROMETHEUS:
             places["prometheus"] = (tmp_path / "prometheus.txt").read_bytes()
         return Emitted(places, json.loads(outcomes), received, traces)
@@ -122,18 +122,16 @@ def test_a_leak_would_be_found_at_every_place(emit):
     assert emitted.found_at() == set(emitted.places)
 
 
-def attributes(emitted: Emitted) -> Counter[tuple[str, str, str]]:
-    """What stands on the spans that were received: name of the span, of the attribute, and its value."""
-    timing = (semconv.ADJUSTED_COUNT.name, semconv.SAMPLING_REASON.name, ".duration", "bottleneck", "memory")
-    return Counter(
-        (span.name, item.key, str(item.value))
+def attributes(emitted: Emitted) -> set[tuple[str, str]]:
+    """What stands on the spans that were received: the first two words of a span's name, and names of attributes."""
+    return {
+        (" ".join(span.name.split()[:2]), item.key)
         for request in emitted.received.traces
         for resource in request.resource_spans
         for scope in resource.scope_spans
         for span in scope.spans
         for item in span.attributes
-        if not any(word in item.key for word in timing)
-    )
+    }
 
 
 def test_the_setting_full_adds_exactly_the_expression(emit, tmp_path):
@@ -143,9 +141,13 @@ def test_the_setting_full_adds_exactly_the_expression(emit, tmp_path):
     full = emit(OTEL_PYTHON_FHIRPATH_DETAIL="stages", OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION="full")
     assert usual.found_at() == set()
     assert full.found_at() == {"spans", "console", *(["file"] if WRITES_FILES else [])}
-    assert not attributes(usual) - attributes(full)
-    added = attributes(full) - attributes(usual)
-    assert {name for _, name, _ in added} == {semconv.EXPRESSION_TEXT.name}
+    # Which bottlenecks there are, and what took memory, is not the same in two runs.
+    added = {
+        (name, key)
+        for name, key in attributes(full) - attributes(usual)
+        if not any(word in key for word in ("bottleneck", "memory"))
+    }
+    assert added == {("fhirpath evaluate", semconv.EXPRESSION_TEXT.name)}
     if WRITES_FILES:
         texts = {span.attributes.get(semconv.EXPRESSION_TEXT.name) for span in full.traces} - {None}
         assert texts == {*canary.EXPRESSIONS, *canary.EVALUATED, "Patient.name"}

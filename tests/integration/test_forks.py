@@ -38,22 +38,26 @@ def exported_spans(received) -> Counter[str]:
     return Counter(engines)
 
 
-def counted(received) -> dict[str, list[tuple[str, int]]]:
-    """What each instance of the service counted last of evaluations: who evaluated, and how often."""
-    last: dict[str, dict[str, int]] = {}
+def counted(received) -> dict[str, dict[str, int]]:
+    """What each instance of the service counted last of evaluations: how often who evaluated."""
+    last: dict[tuple[str, str, str], int] = {}
     for request in received.metrics:
         for resource in request.resource_metrics:
-            instance = {item.key: item.value.string_value for item in resource.resource.attributes}.get(
-                "service.instance.id", "-"
-            )
+            instance = labels(resource.resource).get("service.instance.id", "-")
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     if metric.name == semconv.EVALUATION_DURATION.name:
                         for point in metric.histogram.data_points:
-                            labels = {item.key: item.value.string_value for item in point.attributes}
-                            engine = labels[semconv.ENGINE_VERSION.name]
-                            last.setdefault(instance, {})[engine] = point.count
-    return {instance: sorted(counts.items()) for instance, counts in last.items()}
+                            of = labels(point)
+                            last[instance, of[semconv.ENGINE_VERSION.name], str(of)] = point.count
+    counts: dict[str, Counter[str]] = {}
+    for (instance, engine, _), count in last.items():
+        counts.setdefault(instance, Counter())[engine] += count
+    return counts
+
+
+def labels(item) -> dict[str, str]:
+    return {label.key: label.value.string_value for label in sorted(item.attributes, key=lambda one: one.key)}
 
 
 def variables(received, protocol):
@@ -76,7 +80,7 @@ def test_preloading_parent_and_workers_export_their_own_and_once(
     assert "Traceback" not in done.stderr
     assert exported_spans(received) == {"parent": 8, "child0": 3, "child1": 3}
     by_instance = counted(received)
-    assert sorted(by_instance.values()) == [[("child0", 3)], [("child1", 3)], [("parent", 8)]]
+    assert sorted(map(dict, by_instance.values()), key=str) == [{"child0": 3}, {"child1": 3}, {"parent": 8}]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -88,7 +92,7 @@ def test_a_pool_of_multiprocessing_exports_what_its_workers_evaluated(receivers,
     counts = Counter()
     for series in counted(received).values():
         assert len(series) == 1, "a worker counts nothing of its parent"
-        counts.update(dict(series))
+        counts.update(series)
     assert counts == {"parent": 5, "pool": 12}
 
 
@@ -103,5 +107,5 @@ def test_threads_that_record_and_flush_while_the_process_forks_hang_no_child(rec
         )
     assert "Traceback" not in done.stderr
     assert exported_spans(received)["child"] >= 25
-    children = [series for series in counted(received).values() if series == [("child", 20)]]
+    children = [series for series in counted(received).values() if series == {"child": 20}]
     assert len(children) == 25

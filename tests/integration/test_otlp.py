@@ -9,16 +9,20 @@ from fhirpath_otel import semconv
 EVALUATE = """
 import sys
 from fhirpath_otel import configuration, semconv
+from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
 from fhirpath_otel.telemetry.redaction import template_from
 
 configuration.configure()
 recorder = configuration.recorder()
+database = DatabaseMemory("duckdb", 1, lambda: InUse(1, 0))
+recorder.databases.add(database)
 for error in (None, "database"):
     evaluation = recorder.begin()
     evaluation.expression, evaluation.template = "Patient.name", template_from("Patient.name")
     evaluation.resource_type, evaluation.execution_mode = "Patient", semconv.PUSHDOWN
     evaluation.engine_version, evaluation.fhir_version = "1", "4.0.1"
     evaluation.cache_hit, evaluation.result_count = False, 3
+    evaluation.rss_start, evaluation.rss_peak = 1, 2
     evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Patient"
     for number, stage in enumerate((semconv.PARSE, semconv.TYPE_CHECK, semconv.COLLECTION, semconv.SQL)):
         start = evaluation.start_ns + number
@@ -54,7 +58,7 @@ def test_spans_and_metrics_arrive_with_headers_and_resource(receivers, run_scrip
     }
     assert spans["fhirpath evaluate Patient"].trace_id.hex() in done.stdout.split()
     assert spans["SELECT Patient"].parent_span_id == spans["fhirpath evaluate Patient"].span_id
-    unseen = {semconv.LOST.name, semconv.FINDINGS.name}
+    unseen = {semconv.LOST.name, semconv.FINDINGS.name, semconv.OPERATOR_DURATION.name}
     assert received.metric_names() == {item.name for item in semconv.METRICS} - unseen
     for resource in received.resources():
         assert (resource["service.name"], resource["deployment.environment.name"]) == ("clinic", "test")

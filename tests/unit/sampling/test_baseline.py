@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 from hypothesis import given
@@ -77,3 +78,29 @@ def test_the_weights_estimate_the_evaluations_below_sampled_callers(state):
             estimate += 0.0 if draw is None else draw.weight
     # The weight is 5 at most: the standard deviation is below 2 √total.
     assert abs(estimate - total) < 8 * total**0.5
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.25, 0.9])
+def test_the_passes_between_draws_are_as_if_each_had_been_drawn(rate):
+    baseline = Baseline(rate, random.Random(4).random)  # noqa: S311
+    passes = [baseline.passes() for _ in range(20_000)]
+    assert sum(passes) / len(passes) == pytest.approx((1 - rate) / rate, rel=0.05)
+    none_passed = sum(passed == 0 for passed in passes) / len(passes)
+    assert none_passed == pytest.approx(rate, rel=0.2)
+
+
+def test_a_share_of_all_passes_nobody_and_a_share_of_none_everybody():
+    assert Baseline(1.0, lambda: 0.999).passes() == 0
+    assert Baseline(0.0, lambda: 0.0).passes() == sys.maxsize
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0.001, 1))
+def test_what_was_drawn_before_has_a_randomness_from_the_threshold_on(chance, rate):
+    baseline = Baseline(rate, lambda: chance)
+    evaluation = Evaluation()
+    evaluation.drawn = False
+    assert baseline.draw(evaluation) is None
+    evaluation.drawn = True
+    draw = baseline.draw(evaluation)
+    assert draw is not None
+    assert threshold_of(rate) <= draw.randomness < RANGE

@@ -12,7 +12,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
-from fhirpath_otel.sampling.policies import FirstSightings, Policy, TailSampler, TokenBucket, policies
+from fhirpath_otel.sampling.policies import FirstSightings, Policy, Reasons, TailSampler, TokenBucket
 from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
 from fhirpath_otel.telemetry.finding import Finding
@@ -40,7 +40,7 @@ def evaluation(error_type=None, seconds=0.0, text: str | None = "a", severity=No
 
 
 def sampler(settings=ORDINARY, chance=lambda: 0.9, rate=10.0, clock=None) -> TailSampler:
-    return TailSampler(policies(settings, chance), rate, clock or Clock())
+    return TailSampler(Reasons(settings, chance).policies, rate, clock or Clock())
 
 
 def test_the_first_policy_that_matches_decides():
@@ -54,7 +54,7 @@ def test_the_first_policy_that_matches_decides():
 
 
 def test_the_policies_are_the_reasons_of_the_table_in_their_order():
-    assert tuple(policy.reason for policy in policies(ORDINARY)) == semconv.REASONS
+    assert tuple(policy.reason for policy in Reasons(ORDINARY).policies) == semconv.REASONS
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,8 @@ def test_an_evaluation_without_an_expression_is_no_first_sighting():
     assert sampler()(evaluation(text=None)).reason == "not_selected"
 
 
-def test_the_expression_that_was_not_seen_for_longest_is_forgotten():
+def test_the_expression_that_was_not_seen_for_longest_is_forgotten(monkeypatch):
+    monkeypatch.setattr("fhirpath_otel.sampling.policies.MAX_SIGHTINGS", 3)
     sample = sampler()
     for text in ("a", "b", "c", "a", "d"):
         sample(evaluation(text=text))

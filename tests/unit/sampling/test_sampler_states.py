@@ -11,7 +11,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry.evaluation import Evaluation
 from fhirpath_otel.telemetry.finding import Finding
@@ -30,7 +30,7 @@ class Sampling(RuleBasedStateMachine):
         self.now = 0.0
         self.chance = 0.0
         settings = Settings(slow_threshold=1.0, baseline_rate=0.5, max_expressions=SIGHTINGS)
-        self.sample = TailSampler(policies(settings, lambda: self.chance), RATE, lambda: self.now)
+        self.sample = TailSampler(Reasons(settings, lambda: self.chance).policies, RATE, lambda: self.now)
         self.represented = dict.fromkeys(semconv.REASONS, 0.0)
         self.judged = dict.fromkeys(semconv.REASONS, 0.0)
         self.kept = dict.fromkeys(semconv.REASONS, 0)
@@ -87,7 +87,7 @@ TestSampling = Sampling.TestCase
 
 @pytest.mark.parametrize("rate", [1e9, 50.0])
 def test_threads_lose_no_weight(rate):
-    sample = TailSampler(policies(Settings(baseline_rate=0.5, max_expressions=0), lambda: 0.0), rate)
+    sample = TailSampler(Reasons(Settings(baseline_rate=0.5, max_expressions=0), lambda: 0.0).policies, rate)
 
     def work(number: int) -> float:
         represented = 0.0

@@ -27,14 +27,14 @@ def evaluation(text="a", duration_ns=1_000_000, error_type=None) -> Evaluation:
 def running(durations) -> RunningPercentile:
     percentile = RunningPercentile()
     for duration in durations:
-        percentile.add(duration)
+        percentile.add((duration,))
     return percentile
 
 
 def test_there_is_no_estimate_before_the_warm_up():
     percentile = running([1_000] * (WARM_UP - 1))
     assert percentile.limit_ns == float("inf")
-    percentile.add(1_000)
+    percentile.add((1_000,))
     assert 1_000 <= percentile.limit_ns <= 1_000 * WIDTH
 
 
@@ -68,7 +68,7 @@ def test_only_about_one_in_a_hundred_of_a_steady_load_is_unusual():
     for _ in range(20_000):
         duration = int(chance.lognormvariate(12, 0.5))
         unusual += duration > percentile.limit_ns
-        percentile.add(duration)
+        percentile.add((duration,))
     assert 50 < unusual < 260
 
 
@@ -78,7 +78,7 @@ def test_the_estimate_follows_a_step(factor, bound):
     new = int(1_000_000 * factor)
     steps = 0
     while not new <= percentile.limit_ns <= new * WIDTH:
-        percentile.add(new)
+        percentile.add((new,))
         steps += 1
         assert steps <= bound
 

@@ -62,6 +62,7 @@ def make_telemetry() -> Callable[..., Telemetry]:
         tracer_provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         tracer_provider.add_span_processor(SimpleSpanProcessor(exporter))
         options.setdefault("disclosure", Disclosure(is_type={"Patient", "Observation"}.__contains__))
+        options.setdefault("watches_memory", False)
         recorder = Recorder(
             decide or (lambda _: Decision(True, "baseline", 4.0)),
             tracer_provider=tracer_provider,

@@ -10,8 +10,10 @@ import threading
 import pytest
 
 from fhirpath_otel import semconv
-from fhirpath_otel.telemetry import folding, metrics
+from fhirpath_otel.telemetry import folding, metrics, routes
+from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
 from fhirpath_otel.telemetry.finding import Finding
+from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
 
@@ -158,7 +160,7 @@ def test_texts_that_cannot_be_parsed_share_one_series(make_telemetry):
 
 
 def test_the_series_of_a_process_are_bounded(make_telemetry, monkeypatch):
-    monkeypatch.setattr(metrics, "MAX_SERIES", 10)
+    monkeypatch.setattr(routes, "MAX_SERIES", 10)
     telemetry = make_telemetry(lambda _: DROP, max_expressions=100)
     for number in range(100):
         finish(telemetry, template=template_from(str(number)))
@@ -206,7 +208,7 @@ def test_findings_are_counted_whatever_becomes_of_the_trace(make_telemetry):
 
 
 def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
-    telemetry = make_telemetry(analyse=lambda _: (FINDING,))
+    telemetry = make_telemetry(watches_memory=True, analyse=lambda _: (FINDING,))
     finish(
         telemetry,
         stages=[("sql", 0, 1)],
@@ -215,7 +217,12 @@ def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
         result_count=1,
         execution_mode="pushdown",
         template=template_from("Patient"),
+        rss_start=1,
+        rss_peak=2,
+        operators=(OperatorTime("where", 0, 5, 1, 1, 1, 1),),
     )
+    database = DatabaseMemory("duckdb", 1, lambda: InUse(1, 1))
+    telemetry.recorder.databases.add(database)
     telemetry.recorder.lost("span", "file_error")
     [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
     emitted = {metric.name: metric.unit for metric in scope.metrics}
@@ -303,7 +310,7 @@ def test_what_waits_is_bounded(make_telemetry, monkeypatch):
     telemetry = make_telemetry(lambda _: DROP)
     instruments = telemetry.recorder._instruments
     fill(telemetry, 0, metrics.BATCH - 1)
-    assert len(instruments._queue) == (metrics.BATCH - 1 if instruments._duration.folds else 0)
+    assert len(instruments._queue) == (metrics.BATCH - 1 if instruments._histograms[0].folds else 0)
     with instruments._lock:
         thread = threading.Thread(target=fill, args=(telemetry, 0, 100))
         thread.start()
@@ -339,7 +346,7 @@ def test_a_forked_child_starts_with_nothing_and_can_count(make_telemetry):
         before = total(telemetry, "fhirpath.evaluation.duration")
         fill(telemetry, 1, 5)
         os._exit(10 * before + total(telemetry, "fhirpath.evaluation.duration"))
-    folds = telemetry.recorder._instruments._duration.folds
+    folds = telemetry.recorder._instruments._histograms[0].folds
     expected = 5 if folds else None  # without folding the child has what the SDK had in the parent
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert expected in {None, code}
@@ -374,7 +381,9 @@ def test_a_fork_waits_for_a_thread_that_folds(make_telemetry):
 
 
 def test_a_process_makes_at_most_2000_series(make_telemetry):
-    telemetry = make_telemetry(lambda _: DROP, max_expressions=500)
+    telemetry = make_telemetry(
+        lambda _: DROP, max_expressions=500, watches_memory=True, disclosure=Disclosure(is_operator=bool)
+    )
     reasons = [f"reason{number}" for number in range(60)]
     telemetry.recorder._decide = lambda evaluation: Decision(False, reasons[evaluation.result_count % 60])
     for number in range(6_000):
@@ -389,6 +398,7 @@ def test_a_process_makes_at_most_2000_series(make_telemetry):
             result_count=number,
             cache_hit=bool(number % 2),
             template=template_from(str(number)),
+            operators=(OperatorTime(f"operator{number % 150}", 0, 5, 1, 1, 1, 1),),
         )
     telemetry.recorder.lost("span", "file_error")
     [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics
@@ -406,7 +416,7 @@ def test_what_an_sdk_loses_at_folding_is_counted(make_telemetry, monkeypatch):
 
     telemetry = make_telemetry(lambda _: DROP)
     fill(telemetry, 0, 3)
-    folds = telemetry.recorder._instruments._duration.folds
+    folds = telemetry.recorder._instruments._histograms[0].folds
     monkeypatch.setattr(folding, "fold", fail)
     telemetry.points("fhirpath.evaluation.duration")
     fill(telemetry, 0, 2)

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBasedTraceIdRatio,
 from opentelemetry.sdk.trace.sampling import Decision as SdkDecision
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
-from fhirpath_otel.sampling.policies import TailSampler, policies
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.settings import Settings
 from fhirpath_otel.telemetry.own_tracer import OwnTracer, start_root
 from fhirpath_otel.telemetry.recorder import Decision
@@ -133,7 +133,7 @@ def test_weights_by_threshold_estimate_all_evaluations(make_telemetry, incoming)
     """As the collector's `span_metrics` computes it: 2⁵⁶ / (2⁵⁶ - th) for each span."""
     source = random.Random(5)  # noqa: S311
     settings = Settings(baseline_rate=0.2, max_expressions=0)
-    telemetry = make_telemetry(TailSampler(policies(settings, source.random), 1e9))
+    telemetry = make_telemetry(TailSampler(Reasons(settings, source.random).policies, 1e9))
     total, estimate = 4_000, 0.0
     for number in range(total):
         below = None

@@ -1,0 +1,248 @@
+"""Keeps what telemetry costs within a share of what evaluations take.
+
+For each expression it chooses the most detail that its usual duration pays for. What a piece of recording costs is
+measured: by running it when recording begins (`calibration.py`), and again on the spot, where caches are cold. Traces
+are paid from an account that evaluations fill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.watch import NEVER
+
+if TYPE_CHECKING:
+    from fhirpath_otel.telemetry.evaluation import Evaluation
+    from fhirpath_otel.telemetry.watch import Watch
+
+RECORDING_SHARE = 0.5
+"""Of the budget: for what is recorded of every evaluation. The rest is for collecting and exporting metrics."""
+
+DETAIL_SHARE = 0.15
+"""Of the budget: for what is recorded of one in N."""
+
+TRACES_SHARE = 0.25
+"""Of the budget: for traces that are kept."""
+
+FIRST_TRACES = 20
+"""Traces that are paid for in advance: those of a process that just began."""
+
+TRACE_EVERY_SECONDS = 2.0
+"""So often a trace is paid for, however little is evaluated."""
+
+STEADY_SECONDS = 10.0
+"""A level stays for so long at a steady load; for a tenth of it where the load has changed to twice or half."""
+
+MARGIN = 0.8
+"""More detail has to fit into this much of its share before it is chosen, so that the choice does not swing."""
+
+EXPORT_NS = 28_000.0
+"""CPU time of exporting one span over OTLP, as measured; taken until exporters of ours have measured theirs."""
+
+MAX_INTERVAL = 100_000
+RATIO_SECONDS = 10.0
+
+REMEMBERED = 100
+"""Evaluations of the past that weigh as much in an expression's mean duration as so many new ones."""
+
+
+@dataclass(slots=True)
+class Costs:
+    """What recording costs, in nanoseconds.
+
+    An evaluation that is only `counted`, an ordinary `call` of another engine, an ordinary evaluation with notes in
+    `basic` detail or with `stages`, one that is `judged` by itself, a `mark` of an operator's call, a `trace` with its
+    export. Of an ordinary one, the `fold` when some are added up, and the `finish` where it really runs.
+    """
+
+    counted: float = 250.0
+    call: float = 700.0
+    basic: float = 2_500.0
+    stages: float = 3_000.0
+    judged: float = 12_000.0
+    mark: float = 1_000.0
+    trace: float = 400_000.0
+    fold: float = 500.0
+    finish: float = 1_000.0
+    warm_finish: float = 1_000.0
+
+    @property
+    def cold(self) -> float:
+        """How many times longer recording takes where caches are cold than when it is run over and over."""
+        return min(max(self.finish / self.warm_finish, 1.0), 20.0)
+
+
+class Governor:
+    """Chooses details, and keeps the account. Threads may share it: its sums may lose an addition, never an error.
+
+    `detail` pins one for all; `auto` leaves the choice here. `clock` gives seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        budget: float = 0.02,
+        detail: str = semconv.AUTO,
+        clock: Callable[[], float] = time.monotonic,
+        costs: Costs | None = None,
+    ) -> None:
+        self.budget = budget
+        self.detail = detail
+        self.costs = costs or Costs()
+        self.exporting_ns = EXPORT_NS
+        self._calibrated = costs is not None
+        self._clock = clock
+        self._credit_ns = FIRST_TRACES * self.costs.trace
+        self._credited_at = clock()
+        self._evaluated_ns = 0.0
+        self._spent_ns = 0.0
+        self._window = (clock(), 0.0, 0.0)
+        self._ratio: float | None = None
+
+    def calibrate(self) -> None:
+        """Measures the costs, once."""
+        if not self._calibrated:
+            self._calibrated = True
+            from fhirpath_otel.telemetry.calibration import calibrate
+
+            with contextlib.suppress(Exception):  # Then the figures stay that were measured elsewhere.
+                self.costs = calibrate()
+
+    def first_detail(self) -> str:
+        """That of an evaluation whose expression is not known yet."""
+        return semconv.STAGE_DETAIL if self.detail == semconv.AUTO else self.detail
+
+    def learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: float) -> None:
+        """Takes note of ordinary evaluations of an expression that were added up, and chooses its detail anew."""
+        mean_ns, timed = sum(durations) / len(durations), len(durations)
+        self.costs.fold += (spent_ns / timed - self.costs.fold) * 0.1
+        watch.mean_ns += (mean_ns - watch.mean_ns) * (timed / (timed + REMEMBERED) if watch.mean_ns else 1.0)
+        self._evaluated(mean_ns * evaluations)
+        self._spend(timed * self._recording(watch) + (evaluations - timed) * self.costs.counted)
+        self.choose(watch)
+
+    def judged(self, evaluation: Evaluation, watch: Watch | None, spent_ns: float) -> None:
+        """Takes note of an evaluation that was judged by itself, and what that took."""
+        costs, outcome, operators = self.costs, evaluation.outcome, evaluation.operators
+        if operators:
+            spent_ns += self._marked(evaluation, watch)
+        self._evaluated(evaluation.duration_ns)
+        if outcome is not None and outcome.kept:
+            spent_ns += self.exporting_ns * (1 + len(evaluation.stages) + len(operators))
+            costs.trace += (spent_ns - costs.trace) * 0.1
+            self._credit_ns -= spent_ns
+        else:
+            costs.judged += (spent_ns - costs.judged) * 0.05
+        self._spend(spent_ns)
+
+    def _marked(self, evaluation: Evaluation, watch: Watch | None) -> float:
+        """Nanoseconds that the marks of its operators took, by how much longer it was than others."""
+        calls, costs = sum(operator.calls for operator in evaluation.operators), self.costs
+        if watch is not None and watch.mean_ns and calls:
+            watch.marks += (calls - watch.marks) * 0.3
+            if evaluation.in_turn:
+                mark_ns = (evaluation.duration_ns - watch.mean_ns) / calls
+                costs.mark += (min(max(mark_ns, 100.0), 5_000.0) - costs.mark) * 0.02
+        return calls * costs.mark
+
+    def finished(self, spent_ns: int) -> None:
+        """Takes note of what finishing an ordinary evaluation took; the median, as it may be interrupted."""
+        self.costs.finish *= 1.05 if spent_ns > self.costs.finish else 1 / 1.05
+
+    def affords_trace(self) -> bool:
+        """Whether the account pays for one more trace."""
+        now = self._clock()
+        trickle_ns = max(0.0, now - self._credited_at) / TRACE_EVERY_SECONDS * self.costs.trace
+        self._credited_at = now
+        self._credit_ns = min(self._credit_ns + trickle_ns, FIRST_TRACES * self.costs.trace)
+        return self._credit_ns >= self.costs.trace
+
+    def ratio(self) -> float | None:
+        """What was spent to what was evaluated in the last seconds; None where nothing was evaluated yet."""
+        now = self._clock()
+        since, evaluated_ns, spent_ns = self._window
+        evaluated = self._evaluated_ns - evaluated_ns
+        if evaluated > 0:
+            self._ratio = (self._spent_ns - spent_ns) / evaluated
+        if not 0 <= now - since < RATIO_SECONDS:
+            self._window = (now, self._evaluated_ns, self._spent_ns)
+        return self._ratio
+
+    def choose(self, watch: Watch) -> None:
+        """Chooses the detail for an expression whose mean duration is known."""
+        if self.detail != semconv.AUTO:
+            self._pin(watch)
+            return
+        detail, timed_one_in = self._base(watch)
+        now = self._clock()
+        changes = detail != watch.detail
+        if changes:
+            ratio = watch.mean_ns / watch.changed_mean_ns if watch.changed_mean_ns else 1.0
+            steady = STEADY_SECONDS if 0.5 < ratio < 2.0 else STEADY_SECONDS / 10
+            if 0 <= now - watch.changed_at < steady:
+                return
+            watch.changed_at, watch.changed_mean_ns = now, watch.mean_ns
+        turn_detail, interval = self._turns(watch, detail)
+        if (
+            changes
+            or turn_detail != watch.turn_detail
+            or _differs(interval, watch.interval)
+            or _differs(timed_one_in, watch.timed_one_in)
+        ):
+            watch.set_detail(detail, turn_detail, interval, timed_one_in)
+
+    def _pin(self, watch: Watch) -> None:
+        interval = 1 if self.detail == semconv.OPERATOR_DETAIL else NEVER
+        if (watch.detail, watch.interval, watch.timed_one_in) != (self.detail, interval, 1):
+            watch.set_detail(self.detail, self.detail, interval, 1)
+
+    def _base(self, watch: Watch) -> tuple[str, int]:
+        """The detail of every evaluation, and of how many one is timed."""
+        share_ns, costs = self.budget * RECORDING_SHARE * watch.mean_ns, self.costs
+        fits = {
+            detail: share_ns * (1.0 if watch.detail == detail else MARGIN)
+            for detail in (semconv.STAGE_DETAIL, semconv.BASIC)
+        }
+        if self._recording(watch, semconv.STAGE_DETAIL) <= fits[semconv.STAGE_DETAIL]:
+            return semconv.STAGE_DETAIL, 1
+        basic_ns = self._recording(watch, semconv.BASIC)
+        if basic_ns <= fits[semconv.BASIC] or not watch.only_stage:
+            return semconv.BASIC, 1
+        left_ns = max(share_ns - costs.counted, share_ns / 10, 1.0)
+        return semconv.BASIC, min(math.ceil(basic_ns / left_ns), MAX_INTERVAL)
+
+    def _turns(self, watch: Watch, detail: str) -> tuple[str, int]:
+        """The detail of some evaluations, and in how many each time one gets it."""
+        turn_detail = semconv.OPERATOR_DETAIL if watch.has_operators else semconv.STAGE_DETAIL
+        if turn_detail == detail:
+            return turn_detail, NEVER
+        share_ns = self.budget * DETAIL_SHARE * max(watch.mean_ns, 1.0)
+        turn_ns = self.costs.judged
+        if turn_detail == semconv.OPERATOR_DETAIL:
+            turn_ns += watch.marks * self.costs.mark
+        return turn_detail, min(math.ceil(turn_ns / share_ns), MAX_INTERVAL)
+
+    def _recording(self, watch: Watch, detail: str | None = None) -> float:
+        """Nanoseconds that recording an ordinary evaluation takes."""
+        costs = self.costs
+        if watch.only_stage:
+            return costs.call + costs.fold
+        detailed = (detail or watch.detail) == semconv.STAGE_DETAIL
+        return (costs.stages if detailed else costs.basic) * costs.cold + costs.fold
+
+    def _evaluated(self, duration_ns: float) -> None:
+        self._evaluated_ns += duration_ns
+        self._credit_ns += duration_ns * self.budget * TRACES_SHARE
+
+    def _spend(self, spent_ns: float) -> None:
+        self._spent_ns += spent_ns
+
+
+def _differs(interval: int, known: int) -> bool:
+    """By more than noise."""
+    return not 0.75 < interval / known < 1.33

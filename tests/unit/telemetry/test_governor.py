@@ -1,0 +1,193 @@
+"""The governor keeps the budget, follows the load, and does not swing; all with an injected clock and known costs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
+from fhirpath_otel.telemetry.governor import FIRST_TRACES, TRACE_EVERY_SECONDS, Costs, Governor
+from fhirpath_otel.telemetry.operators import OperatorTime
+from fhirpath_otel.telemetry.watch import NEVER, Watch
+
+DROPPED = Outcome(False, semconv.DROPPED, semconv.NOT_SELECTED)
+KEPT = Outcome(True, semconv.KEPT, semconv.BASELINE, 1)
+COSTS = {
+    "counted": 200.0,
+    "call": 600.0,
+    "basic": 1_000.0,
+    "stages": 2_000.0,
+    "judged": 10_000.0,
+    "mark": 300.0,
+    "trace": 400_000.0,
+    "fold": 0.0,
+}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def governor(clock):
+    return Governor(0.02, clock=clock, costs=Costs(**COSTS))
+
+
+def watch(only_stage=None, has_operators=False) -> Watch:
+    made = Watch("hash", None, DROPPED, None)
+    made.only_stage, made.has_operators = only_stage, has_operators
+    return made
+
+
+def judge(governor, duration_ns, spent_ns, outcome=DROPPED, watching=None, operators=(), in_turn=False):
+    evaluation = Evaluation()
+    evaluation.duration_ns, evaluation.outcome = duration_ns, outcome
+    evaluation.operators, evaluation.in_turn = operators, in_turn
+    governor.judged(evaluation, watching, spent_ns)
+
+
+def learn(governor, watching, micros, times=1):
+    for _ in range(times):
+        governor.learn(watching, [round(micros * 1_000)] * 32, 32, 0)
+
+
+@pytest.mark.parametrize(
+    ("micros", "detail", "turn_detail", "never"),
+    [(1_000, "stages", "stages", True), (260, "stages", "stages", True), (150, "basic", "stages", False)],
+)
+def test_an_expression_gets_the_most_detail_that_half_the_budget_pays_for(
+    governor, micros, detail, turn_detail, never
+):
+    watching = watch()
+    learn(governor, watching, micros)
+    assert (watching.detail, watching.turn_detail) == (detail, turn_detail)
+    assert (watching.interval == NEVER) == never
+
+
+def test_turns_cost_their_share_at_most(governor):
+    watching = watch(has_operators=True)
+    watching.marks = 20.0
+    learn(governor, watching, 400)
+    assert watching.turn_detail == "operators"
+    cost = COSTS["judged"] + 20 * COSTS["mark"]
+    assert cost / watching.interval <= 0.02 * 0.15 * 400_000
+    assert cost / (watching.interval - 1) > 0.02 * 0.15 * 400_000
+
+
+@pytest.mark.parametrize(("micros", "one_in"), [(80, 1), (10, 1), (0.05, 1)])
+def test_only_calls_that_are_too_cheap_are_timed_by_sample(governor, micros, one_in):
+    watching = watch(only_stage="in_memory")
+    learn(governor, watching, micros)
+    assert (watching.timed_one_in == one_in) == (micros == 80)
+    assert watching.detail in {"stages", "basic"}
+
+
+def test_the_level_follows_a_change_of_load_within_seconds(governor, clock):
+    watching = watch()
+    learn(governor, watching, 1_000)
+    assert watching.detail == "stages"
+    for _ in range(5):
+        clock.now += 1.0
+        learn(governor, watching, 100, times=3)
+    assert watching.detail == "basic"
+
+
+def test_at_a_steady_load_a_level_changes_at_most_once_in_10_seconds(governor, clock):
+    """Durations around the border, where a choice without memory would swing."""
+    chance = random.Random(7)  # noqa: S311
+    watching, changes, level = watch(), [], None
+    for _ in range(20_000):
+        clock.now += 0.01
+        micros = 205 * chance.lognormvariate(0, 0.4)
+        governor.learn(watching, [round(micros * 1_000)] * 2, 2, 0)
+        if watching.detail != level:
+            level = watching.detail
+            changes.append(clock.now)
+    assert len(changes) > 1, "the load is not at the border"
+    assert all(later - earlier >= 10.0 for earlier, later in itertools.pairwise(changes[1:]))
+
+
+@pytest.mark.parametrize("detail", ["basic", "stages", "operators"])
+def test_a_pinned_detail_is_that_of_every_evaluation(detail, clock):
+    governor = Governor(0.02, detail, clock, Costs(**COSTS))
+    watching = watch()
+    for micros in (1, 100_000):
+        learn(governor, watching, micros)
+        assert (watching.detail, watching.turn_detail, watching.timed_one_in) == (detail, detail, 1)
+    assert (watching.interval == 1) == (detail == "operators")
+    assert governor.first_detail() == detail
+
+
+def test_the_ratio_is_what_was_spent_to_what_was_evaluated(governor):
+    assert governor.ratio() is None
+    watching = watch()
+    learn(governor, watching, 1_000)
+    assert governor.ratio() == pytest.approx(COSTS["stages"] / 1_000_000)
+    judge(governor, 1_000_000, 30_000.0)
+    assert governor.ratio() == pytest.approx((32 * COSTS["stages"] + 30_000) / 33_000_000)
+
+
+def test_the_ratio_is_that_of_the_last_seconds(governor, clock):
+    judge(governor, 1_000_000, 900_000.0)
+    assert governor.ratio() == pytest.approx(0.9)
+    clock.now += 11
+    governor.ratio()
+    clock.now += 1
+    judge(governor, 1_000_000, 10_000.0)
+    assert governor.ratio() == pytest.approx(0.01)
+    clock.now -= 3_600  # a clock that steps back
+    assert governor.ratio() == pytest.approx(0.01)
+
+
+def keep_all(governor, evaluations, duration_ns, clock=None, seconds=0.0):
+    kept = 0
+    for _ in range(evaluations):
+        if clock is not None:
+            clock.now += seconds
+        if governor.affords_trace():
+            kept += 1
+            judge(governor, duration_ns, 400_000.0 - governor.exporting_ns, KEPT)
+        else:
+            judge(governor, duration_ns, 0.0)
+    return kept
+
+
+def test_traces_stay_within_their_share_after_the_first_ones(governor):
+    kept = keep_all(governor, 20_000, 1_000_000.0)
+    paid = 20_000 * 1_000_000.0 * 0.02 * 0.25 / 400_000
+    assert FIRST_TRACES + paid - 3 <= kept <= FIRST_TRACES + paid + 3
+
+
+def test_where_little_is_evaluated_a_trace_is_kept_now_and_then(governor, clock):
+    kept = keep_all(governor, 1_000, 1_000.0, clock, 1.0)
+    assert kept == pytest.approx(FIRST_TRACES + 1_000 / TRACE_EVERY_SECONDS, rel=0.05)
+
+
+def test_what_finishing_takes_is_followed_by_its_median(governor):
+    chance = random.Random(1)  # noqa: S311
+    for _ in range(500):
+        governor.finished(10_000_000 if chance.random() < 0.2 else 3_000)
+    assert governor.costs.finish == pytest.approx(3_000, rel=0.3)
+    assert governor.costs.cold == pytest.approx(3.0, rel=0.3)
+
+
+def test_what_a_mark_takes_is_learnt_from_how_much_longer_marked_evaluations_are(governor):
+    watching = watch(has_operators=True)
+    learn(governor, watching, 100, times=50)
+    operators = (OperatorTime("where", 0, 5, 13, 1_000, 1, 1),)
+    for _ in range(400):
+        judge(governor, 100_000 + 13 * 700, 5_000.0, DROPPED, watching, operators, in_turn=True)
+    assert governor.costs.mark == pytest.approx(700, rel=0.1)
+    assert watching.marks == pytest.approx(13, rel=0.1)

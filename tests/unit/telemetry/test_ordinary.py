@@ -1,0 +1,273 @@
+"""Evaluations that need no judging of their own are counted and weighed as if each had been judged."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
+
+from fhirpath_otel import semconv
+from fhirpath_otel.analysis.analyser import Analyser
+from fhirpath_otel.sampling.policies import Reasons, TailSampler
+from fhirpath_otel.settings import Settings
+from fhirpath_otel.telemetry import metrics, watches
+from fhirpath_otel.telemetry.governor import Costs, Governor
+from fhirpath_otel.telemetry.redaction import template_from
+from fhirpath_otel.telemetry.tracestate import RANGE, randomness_of, threshold_in, threshold_of
+
+FREE = Costs(counted=0.0, call=0.0, basic=0.0, stages=0.0, judged=0.0, trace=1.0, fold=0.0)
+
+
+@pytest.fixture
+def make_watching(make_telemetry):
+    """A recorder as `configure` makes it, with chances of its own and without a budget."""
+
+    def make(rate=1e9, seed=11, detail="auto", **settings):
+        reasons = Reasons(Settings(**settings), random.Random(seed).random)  # noqa: S311
+        analyser = Analyser()
+        return make_telemetry(
+            TailSampler(reasons.policies, rate, lambda: 0.0),
+            ordinary=reasons,
+            analyse=analyser,
+            may_find=analyser.may_find,
+            governor=Governor(1e6, detail, costs=FREE),
+            dimensions=("tenant",),
+        )
+
+    return make
+
+
+def evaluate(telemetry, known, text="a", duration_ns=1_000, hit=True, sql=True):
+    evaluation = telemetry.recorder.begin()
+    evaluation.template = template_from(text)
+    evaluation.execution_mode = semconv.PUSHDOWN if sql else semconv.IN_MEMORY
+    evaluation.cache_hit = evaluation.compiled_before = hit
+    evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Patient"
+    telemetry.recorder.expect(evaluation, known)
+    evaluation.sql_active_ns = duration_ns
+    evaluation.start_ns -= 1_000_000  # so that what the test itself takes makes no evaluation slow
+    start = evaluation.start_ns
+    evaluation.stages += [("parse", start, start + 500), ("sql", start, start + duration_ns)]
+    evaluation.result_count = 2
+    evaluation.consumer_ns = 0
+    return telemetry.recorder.finish(evaluation)
+
+
+def roots(telemetry):
+    return [s for s in telemetry.exporter.get_finished_spans() if s.name == "fhirpath evaluate"]
+
+
+def weight(telemetry):
+    return sum(root.attributes["fhirpath.sampling.adjusted_count"] for root in roots(telemetry))
+
+
+def total(telemetry, name):
+    return sum(point.count for point in telemetry.points(name))
+
+
+def test_ordinary_evaluations_are_in_every_metric(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), {}
+    for _ in range(500):
+        evaluate(telemetry, known)
+    assert len(known) == 1
+    for name in ("evaluation.duration", "result.count"):
+        assert total(telemetry, f"fhirpath.{name}") == 500
+    assert {point.count for point in telemetry.points("fhirpath.stage.duration")} == {500}
+    assert total(telemetry, "db.client.operation.duration") == 500
+    assert telemetry.counts("fhirpath.parser.cache.requests") == {("hit",): 500}
+    assert telemetry.counts("fhirpath.telemetry.traces") == {
+        ("kept", "first_sighting"): 1,
+        ("dropped", "not_selected"): 499,
+    }
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+
+
+@pytest.mark.parametrize("rate", [1e9, 40])
+def test_adjusted_counts_add_up_to_all_evaluations_with_and_without_suppression(make_watching, rate):
+    """Without suppression 20,000 ± 4 standard deviations; what is suppressed at the end stands for nobody yet."""
+    telemetry, known = make_watching(rate, baseline_rate=0.05), {}
+    for _ in range(20_000):
+        evaluate(telemetry, known)
+    kept = roots(telemetry)
+    if rate == 40:
+        assert len([root for root in kept if root.attributes["fhirpath.sampling.reason"] == "baseline"]) == 40
+        suppressed = sum(telemetry.recorder._decide._suppressed.values())
+        assert weight(telemetry) + suppressed == pytest.approx(20_000, rel=0.12)
+    else:
+        assert weight(telemetry) == pytest.approx(20_000, rel=0.12)
+        assert len(kept) >= 880
+    assert sum(telemetry.counts("fhirpath.telemetry.traces").values()) == 20_000
+
+
+def test_what_is_drawn_before_it_begins_ends_in_a_trace_id_that_fits(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.1), {}
+    for _ in range(600):
+        evaluate(telemetry, known)
+    kept = [root for root in roots(telemetry) if root.attributes["fhirpath.sampling.reason"] == "baseline"]
+    assert len(kept) > 30
+    for root in kept:
+        assert threshold_in(root.context.trace_state) == threshold_of(0.1)
+        assert threshold_of(0.1) <= randomness_of(root.context) < RANGE
+    # Not always the same ones among those from the threshold on.
+    assert len({randomness_of(root.context) >= threshold_of(0.05) for root in kept}) == 2
+
+
+def test_exemplars_point_only_at_traces_that_were_exported(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.02), {}
+    tracer = telemetry.tracer_provider.get_tracer("host")
+    for number in range(1_500):
+        with tracer.start_as_current_span("request"):
+            evaluate(telemetry, known)
+        if number % 500 == 0:
+            telemetry.recorder.finish(telemetry.recorder.begin(), "Oops")
+    exported = {root.context.span_id for root in roots(telemetry)}
+    data = telemetry.reader.get_metrics_data()
+    exemplars = [
+        exemplar
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        for exemplar in getattr(point, "exemplars", ())
+    ]
+    assert exemplars
+    assert {exemplar.span_id for exemplar in exemplars} <= exported
+
+
+def test_one_that_took_longer_than_usual_is_judged(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0, slow_threshold=60), {}
+    chance = random.Random(5)  # noqa: S311
+    for _ in range(1_024):
+        evaluation = telemetry.recorder.begin()
+        evaluation.template = template_from("a")
+        evaluation.cache_hit = evaluation.compiled_before = True
+        telemetry.recorder.expect(evaluation, known)
+        evaluation.start_ns -= round(1e9 * chance.uniform(0.9, 1.1))
+        telemetry.recorder.finish(evaluation)
+    before = len(roots(telemetry))
+    evaluation = telemetry.recorder.begin()
+    evaluation.template = template_from("a")
+    evaluation.cache_hit = evaluation.compiled_before = True
+    telemetry.recorder.expect(evaluation, known)
+    evaluation.start_ns -= round(2e9)
+    assert telemetry.recorder.finish(evaluation).reason == semconv.SLOW
+    assert len(roots(telemetry)) == before + 1
+
+
+def test_a_loop_below_a_callers_span_is_found(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), {}
+    tracer = telemetry.tracer_provider.get_tracer("host")
+    evaluate(telemetry, known)
+    with tracer.start_as_current_span("request"):
+        outcomes = [evaluate(telemetry, known, duration_ns=2_000_000) for _ in range(25)]
+    assert [number for number, outcome in enumerate(outcomes) if outcome.reason == "bottleneck"] == [9, 19]
+    assert telemetry.counts("fhirpath.bottleneck.findings") == {("n-plus-one", "warning", "sql"): 2}
+
+
+def caller(threshold, randomness):
+    state = TraceState([("ot", f"th:{threshold:014x}")])
+    return NonRecordingSpan(
+        SpanContext((7 << 56) + randomness, 3, True, TraceFlags(TraceFlags.SAMPLED), state)
+    )
+
+
+def test_below_a_caller_with_a_threshold_its_trace_decides_about_the_baseline(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.25), {}
+    evaluate(telemetry, known)
+    low, high = threshold_of(0.5), threshold_of(0.25)
+    with trace.use_span(caller(low, high + 5)):
+        assert {evaluate(telemetry, known).reason for _ in range(50)} == {"baseline"}
+    with trace.use_span(caller(low, high - 5)):
+        assert {evaluate(telemetry, known).reason for _ in range(50)} == {"not_selected"}
+
+
+def test_a_first_sighting_that_was_suppressed_is_kept_later(make_watching):
+    telemetry, known, other = make_watching(1.0, baseline_rate=0.0), {}, {}
+    assert evaluate(telemetry, known, "a").kept
+    assert evaluate(telemetry, other, "b").decision == semconv.SUPPRESSED
+    sampler = telemetry.recorder._decide
+    sampler._clock = lambda: 100.0
+    kept = [outcome for outcome in (evaluate(telemetry, other, "b") for _ in range(200)) if outcome.kept]
+    assert [outcome.reason for outcome in kept] == ["first_sighting"]
+
+
+def test_expressions_beyond_the_cap_share_a_watch(make_watching):
+    telemetry = make_watching(baseline_rate=0.0, max_expressions=3)
+    telemetry.recorder._instruments._routes._max_expressions = 3
+    known = [{} for _ in range(20)]
+    for _ in range(5):
+        for number in range(20):
+            evaluate(telemetry, known[number], str(number))
+    assert len(telemetry.recorder.watches) == 4
+    counts = {
+        point.attributes["fhirpath.expression.hash"]: point.count
+        for point in telemetry.points("fhirpath.evaluation.duration")
+    }
+    assert counts == {**{template_from(str(number)).hash: 5 for number in range(3)}, "other": 85}
+
+
+def test_the_number_of_watches_is_bounded(make_watching, monkeypatch):
+    monkeypatch.setattr(metrics, "MAX_WATCHES", 5)
+    telemetry = make_watching(baseline_rate=0.0)
+    known = [{} for _ in range(20)]
+    for _ in range(3):
+        for number in range(20):
+            evaluate(telemetry, known[number], str(number))
+    assert len(telemetry.recorder.watches) == 5
+    assert total(telemetry, "fhirpath.evaluation.duration") == 60
+
+
+def test_values_of_dimensions_are_bounded(make_watching, monkeypatch):
+    from opentelemetry import baggage
+    from opentelemetry import context as otel_context
+
+    monkeypatch.setattr(watches, "MAX_DIMENSION_VALUES", 3)
+    telemetry, known = make_watching(baseline_rate=0.0), {}
+    for number in range(10):
+        token = otel_context.attach(baggage.set_baggage("tenant", f"{number}" * 100))
+        evaluate(telemetry, known)
+        evaluate(telemetry, known)
+        otel_context.detach(token)
+    counts = {
+        point.attributes["tenant"]: point.count for point in telemetry.points("fhirpath.evaluation.duration")
+    }
+    assert counts == {"0" * 64: 2, "1" * 64: 2, "2" * 64: 2, "other": 14}
+
+
+def test_a_pinned_basic_detail_has_no_stages_anywhere(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.1, detail="basic"), {}
+    for _ in range(300):
+        evaluate(telemetry, known)
+    assert not telemetry.points("fhirpath.stage.duration")
+    assert total(telemetry, "fhirpath.evaluation.duration") == 300
+    assert {span.name for span in telemetry.exporter.get_finished_spans()} == {"fhirpath evaluate"}
+    assert not [name for root in roots(telemetry) for name in root.attributes if "fhirpath.stage" in name]
+    assert telemetry.counts("fhirpath.telemetry.evaluations") == {("basic",): 300}
+
+
+def test_what_was_not_expected_is_judged_by_itself(make_watching):
+    telemetry = make_watching(baseline_rate=0.0)
+    for _ in range(20):
+        evaluation = telemetry.recorder.begin()
+        evaluation.template = template_from("a")
+        telemetry.recorder.finish(evaluation)
+    assert not telemetry.recorder.watches
+    assert total(telemetry, "fhirpath.evaluation.duration") == 20
+
+
+def test_the_share_at_each_level_and_the_interval_are_exported(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), {}
+    for _ in range(99):
+        evaluate(telemetry, known)
+    evaluation = telemetry.recorder.begin()
+    evaluation.detail = semconv.OPERATOR_DETAIL
+    telemetry.recorder.expect(evaluation)
+    evaluation.detail = semconv.OPERATOR_DETAIL
+    telemetry.recorder.finish(evaluation)
+    intervals = telemetry.counts("fhirpath.telemetry.detail.interval")
+    shares = telemetry.counts("fhirpath.telemetry.evaluations")
+    assert sum(shares.values()) == 100
+    assert intervals[(semconv.COUNTED,)] == 1.0
+    assert next(iter(telemetry.points("fhirpath.telemetry.overhead.ratio"))).value > 0
