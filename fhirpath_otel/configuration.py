@@ -69,7 +69,7 @@ def recorder() -> Recorder:
     with _lock:
         if _recorder is None:
             values = settings.current()
-            governor = Governor(values.overhead_budget, values.detail)
+            governor = Governor(values.overhead_budget, values.detail, export_cost=_sdk.export_cost)
             reasons, analyser = Reasons(values, own=installed_policies()), Analyser()
             _recorder = Recorder(
                 TailSampler(reasons.policies, values.max_traces_per_second, affords=governor.affords_trace),
