@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 from typing import Any
 
 from benchmarks import harness
@@ -20,10 +20,12 @@ from benchmarks.works import make_recorder
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.calls import watch_calls
 from fhirpath_otel.telemetry.evaluation import Evaluation
+from fhirpath_otel.telemetry.governor import TRACE_EVERY_SECONDS
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Template, template_from
 
 EXPRESSIONS = 10_000
+TOLD_APART = 200
 DISABLED_MICROSECONDS = 1.0
 FLAT = 1.25
 """A cost counts as flat up to so many times that of one thread and one expression."""
@@ -112,17 +114,40 @@ def in_threads(evaluations: list[Evaluate], count: int, threads: int) -> Callabl
     return all_threads
 
 
-class Case:
-    """Evaluations under a recorder, and the same without."""
+class Ahead:
+    """The clock, as far ahead as one wants."""
 
-    def __init__(self, way: str, recorder: Any, found: list[Template], count: int, threads: int = 1) -> None:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return monotonic() + self.seconds
+
+
+class Case:
+    """Evaluations under a recorder, whose clock this may set, and the same without."""
+
+    def __init__(
+        self,
+        way: str,
+        recorder: Any,
+        clock: Ahead,
+        found: list[Template],
+        count: int,
+        *,
+        threads: int = 1,
+    ) -> None:
         make = WAYS[way]
         watched = [make(recorder, template) for template in found]
         bare = [make(NotesOnly(), template) for template in found]
         self._count = count
         self._watched = in_threads(watched, count, threads)
         self._bare = in_threads(bare, count, threads)
-        # Twice: the first evaluation of an expression is judged, the second finds its watch.
+        # The trace of the first sighting is kept of as many as there is room for; it is not, where they come at once.
+        for evaluate in watched[:TOLD_APART]:
+            clock.seconds += TRACE_EVERY_SECONDS
+            evaluate()
         in_threads(watched, 2 * len(found) + 1_000, 1)()
 
     def microseconds(self) -> float:
@@ -139,6 +164,7 @@ def figures(make_sdk: Callable[[], Sdk], effort: Effort) -> Iterator[Figure]:
 
 def disabled_figures(sdk: Sdk, effort: Effort) -> Iterator[Figure]:
     """The cost where nobody listens."""
+    clock = Ahead()
     with disabled_sdk() as disabled:
         recorders = {
             "no SDK": make_recorder(semconv.AUTO),
@@ -147,7 +173,7 @@ def disabled_figures(sdk: Sdk, effort: Effort) -> Iterator[Figure]:
         }
         for way in WAYS:
             for name, recorder in recorders.items():
-                case = Case(way, recorder, templates(1), effort.evaluations)
+                case = Case(way, recorder, clock, templates(1), effort.evaluations)
                 cost = harness.median(case.microseconds() for _ in range(effort.rounds))
                 yield cost.figure(f"{way}, {name}: an evaluation", "µs", DISABLED_MICROSECONDS)
     sdk.shutdown()
@@ -157,17 +183,11 @@ def growth_figures(way: str, make_sdk: Callable[[], Sdk], effort: Effort) -> Ite
     """The cost with stages of every evaluation, for some numbers of threads and expressions, and its ratio to one."""
     sizes = effort.sizes
     found = templates(max(expressions for _, expressions in sizes))
-    sdks = [make_sdk() for _ in sizes]
-    cases = [
-        Case(
-            way,
-            make_recorder(semconv.STAGE_DETAIL, **sdk.providers),
-            found[:expressions],
-            effort.evaluations,
-            threads,
-        )
-        for sdk, (threads, expressions) in zip(sdks, sizes, strict=True)
-    ]
+    sdks, cases = [make_sdk() for _ in sizes], list[Case]()
+    for sdk, (threads, expressions) in zip(sdks, sizes, strict=True):
+        clock = Ahead()
+        recorder = make_recorder(semconv.STAGE_DETAIL, clock, **sdk.providers)
+        cases.append(Case(way, recorder, clock, found[:expressions], effort.evaluations, threads=threads))
     rounds = [[case.microseconds() for case in cases] for _ in range(effort.rounds)]
     for number, (threads, expressions) in enumerate(sizes):
         name = f"{way}: {threads} threads, {expressions:,} expressions"
