@@ -23,13 +23,27 @@ from fhirpath_otel import errors
 if TYPE_CHECKING:
     from fhirpath_otel.configuration import configure, set_detail
     from fhirpath_otel.databases.duckdb import DuckDBDatabase as Database
+    from fhirpath_otel.doors.wiring import BottleneckSpanProcessor, TailSamplingSpanProcessor
     from fhirpath_otel.evaluator.result import Explanation, Result
 
     __version__: str
 
-__all__ = ["Database", "Explanation", "Result", "__version__", "configure", "connect", "errors", "set_detail"]
+__all__ = [
+    "BottleneckSpanProcessor",
+    "Database",
+    "Explanation",
+    "Result",
+    "TailSamplingSpanProcessor",
+    "__version__",
+    "configure",
+    "connect",
+    "errors",
+    "set_detail",
+]
 
 _LAZY = {
+    "BottleneckSpanProcessor": ("fhirpath_otel.doors.wiring", "BottleneckSpanProcessor"),
+    "TailSamplingSpanProcessor": ("fhirpath_otel.doors.wiring", "TailSamplingSpanProcessor"),
     "Database": ("fhirpath_otel.databases.duckdb", "DuckDBDatabase"),
     "Explanation": ("fhirpath_otel.evaluator.result", "Explanation"),
     "Result": ("fhirpath_otel.evaluator.result", "Result"),

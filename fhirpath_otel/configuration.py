@@ -11,6 +11,7 @@ collector, and must not complain about that.
 from __future__ import annotations
 
 import atexit
+import functools
 import inspect
 import logging
 import os
@@ -26,12 +27,16 @@ from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.analyser import Analyser
 from fhirpath_otel.errors import UsageError
 from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.exporters import METRICS, TRACES, make_exporters
-from fhirpath_otel.sampling.policies import Reasons, TailSampler
+from fhirpath_otel.sampling.own_policies import own_policies
+from fhirpath_otel.sampling.policies import Policy, Reasons, TailSampler
+from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.local_files import traces_directory
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure
+from fhirpath_otel.telemetry.span_counts import SpanCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -94,7 +99,7 @@ def recorder() -> Recorder:
         if _recorder is None:
             values = settings.current()
             governor = Governor(values.overhead_budget, values.detail)
-            reasons, analyser = Reasons(values), Analyser()
+            reasons, analyser = Reasons(values, own=installed_policies()), Analyser()
             _recorder = Recorder(
                 TailSampler(reasons.policies, values.max_traces_per_second, affords=governor.affords_trace),
                 analyse=analyser,
@@ -102,11 +107,24 @@ def recorder() -> Recorder:
                 ordinary=None if reasons.judges_all else reasons,
                 governor=governor,
                 dimensions=_names(values.dimensions),
-                disclosure=Disclosure(values.capture_expression, _is_resource_type),
+                disclosure=Disclosure(values.capture_expression, _is_resource_type, _is_operator),
                 max_expressions=values.max_expressions,
-                version=_version(),
+                version=package_version(),
             )
         return _recorder
+
+
+@functools.cache
+def span_counts() -> SpanCounts:
+    """Counts into the recorder's series what happens outside of it."""
+    meter = metrics.get_meter(semconv.SCOPE, package_version() or "", schema_url=semconv.SCHEMA_URL)
+    return SpanCounts(meter)
+
+
+@functools.cache
+def installed_policies() -> tuple[Policy, ...]:
+    """The sampling policies that installed packages offer, loaded once."""
+    return own_policies(span_counts().count)
 
 
 def set_detail(detail: str) -> None:
@@ -168,6 +186,9 @@ def _set_up(local_traces: bool | None) -> None:
     if exporters:
         processors = [BatchSpanProcessor(exporter) for exporter in exporters]
         _sdk.span_processors += processors
+        if len(_sdk.span_processors) > 1 or hosted:
+            # Spans of drivers could not be held back everywhere.
+            DRIVERS.give_up()
         _add_processors(provider if hosted else None, processors)
 
 
@@ -269,11 +290,16 @@ def _is_resource_type(name: str) -> bool:
     return name in load_model().resource_types
 
 
+def _is_operator(name: str) -> bool:
+    return name in operator_names(load_model())
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
 
 
-def _version() -> str | None:
+def package_version() -> str | None:
+    """The version of this package, if it is installed."""
     try:
         return version("fhirpath-otel")
     except PackageNotFoundError:

@@ -35,6 +35,11 @@ def make_exporters(signal: str, environ: Mapping[str, str]) -> list[Any]:
     return [exporter for exporter in made if exporter is not None]
 
 
+def make_otlp_exporter(signal: str, environ: Mapping[str, str]) -> Any:
+    """The exporter over OTLP that the variables ask for. Raises UnusableExporter where it cannot be had."""
+    return _make(signal, _entry_point_name("otlp", signal, environ))
+
+
 def requested(signal: str, environ: Mapping[str, str]) -> list[str]:
     """The names that the variables ask for; an empty variable counts as not set, `none` asks for nothing."""
     names = [name.strip() for name in environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").split(",")]

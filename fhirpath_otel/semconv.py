@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 SCOPE = "fhirpath_otel"
 
+EVALUATOR_SCOPES = (SCOPE, f"{SCOPE}.fhirpathpy", f"{SCOPE}.fhir4ds")
+"""The instrumentation scopes whose spans are evaluations': ours, and those of evaluators that we instrument."""
+
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.33.0"
 """The release of the semantic conventions that our `db.*` and `error.type` follow."""
 
@@ -71,6 +74,14 @@ PUSHDOWN = "pushdown"
 OTHER = "other"
 UNPARSABLE = "unparsable"
 
+# What telemetry shows instead of an operator's name
+PATH = "path"
+INDEXER = "[]"
+UNKNOWN = "?"
+
+# How the times of a span came about
+ATTRIBUTED = "attributed"
+
 # Bottleneck rules
 PARSE_DOMINATES = "parse-dominates"
 TYPE_CHECK_DOMINATES = "type-check-dominates"
@@ -113,10 +124,21 @@ DROPPED = "dropped"
 WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
 WHAT_FINDING = "finding"
+WHAT_DRIVER_SPAN = "driver_span"
+WHAT_POLICY = "policy"
 WHAT_MEMORY = "memory"
 INTERNAL_ERROR = "internal_error"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
+TOO_OLD = "too_old"
+TOO_MANY_TRACES = "too_many_traces"
+TOO_MANY_SPANS = "too_many_spans"
+TOO_MANY_BYTES = "too_many_bytes"
+ENDED_TWICE = "ended_twice"
+AT_SHUTDOWN = "shutdown"
+NOT_EXPORTED = "not_exported"
+EVALUATION_DROPPED = "evaluation_dropped"
+NOT_LOADED = "not_loaded"
 LIMIT = "limit"
 
 EVALUATE_SPAN = Span(
@@ -133,12 +155,18 @@ SQL_SPAN = Span(
     "INTERNAL (DuckDB, in this process), CLIENT (a database server)",
     "The stage `sql`, for example `SELECT Patient`. Ends when the result is exhausted or closed.",
 )
+OPERATOR_SPAN = Span(
+    "fhirpath {operator}",
+    "INTERNAL",
+    "An operator of the expression, for example `fhirpath where`, in evaluations of the level `operators`; child of the"
+    " stage that evaluated. All its calls are one span.",
+)
 COMMAND_SPAN = Span(
     "fhirpath-otel evaluate",
     "INTERNAL",
     "Around several expressions of one command line, so that they share a trace.",
 )
-SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, COMMAND_SPAN)
+SPANS = (EVALUATE_SPAN, STAGE_SPAN, SQL_SPAN, OPERATOR_SPAN, COMMAND_SPAN)
 
 STAGE = Attribute("fhirpath.stage", "string", "The stage.", "stages", STAGES)
 EXPRESSION_TEMPLATE = Attribute(
@@ -242,6 +270,13 @@ ADJUSTED_COUNT = Attribute(
     "How many evaluations this trace stands for; the sum over all traces estimates all evaluations.",
     "root",
 )
+FALLBACK_POSITION = Attribute(
+    "fhirpath.fallback.position",
+    "int",
+    "Where in the expression stands what SQL cannot express, if it was evaluated in memory because of that.",
+    "root",
+)
+FALLBACK_LENGTH = Attribute("fhirpath.fallback.length", "int", "The length of that place.", "root")
 ERROR_TYPE = Attribute(
     "error.type",
     "string",
@@ -252,6 +287,42 @@ DB_SYSTEM_NAME = Attribute("db.system.name", "string", "The database.", "SQL", (
 DB_QUERY_SUMMARY = Attribute("db.query.summary", "string", "Operation and collection.", "SQL")
 DB_OPERATION_NAME = Attribute("db.operation.name", "string", "The operation.", "SQL", ("SELECT",))
 DB_COLLECTION_NAME = Attribute("db.collection.name", "string", "The resource type.", "SQL")
+
+TIMING = Attribute(
+    "fhirpath.timing",
+    "string",
+    "`attributed`: the span's length is a sum over all calls, and its place within its parent says nothing.",
+    "operators",
+    (ATTRIBUTED,),
+)
+OPERATOR_NAME = Attribute(
+    "fhirpath.operator.name",
+    "string",
+    "The name of a function, keyword or element, a symbol, `[]` for an index, `?` for any other name; `other` for the"
+    " rest of many. On metrics `path` for every step of a path, and `other` beyond 120 attribute sets.",
+    "operators",
+)
+OPERATOR_POSITION = Attribute(
+    "fhirpath.operator.position",
+    "int",
+    "Where its name or symbol begins in the expression: 0-based, in characters. Absent where that is not known.",
+    "operators",
+)
+OPERATOR_LENGTH = Attribute(
+    "fhirpath.operator.length", "int", "Characters of its name or symbol.", "operators"
+)
+OPERATOR_CALLS = Attribute(
+    "fhirpath.operator.calls", "int", "How often it was evaluated, over all resources.", "operators"
+)
+OPERATOR_INPUT_COUNT = Attribute(
+    "fhirpath.operator.input.count",
+    "int",
+    "Items that it was applied to in all calls: of `a + b` those of both sides, without a function's arguments.",
+    "operators",
+)
+OPERATOR_OUTPUT_COUNT = Attribute(
+    "fhirpath.operator.output.count", "int", "Items that it gave in all calls.", "operators"
+)
 
 SPAN_ATTRIBUTES = (
     STAGE,
@@ -265,6 +336,8 @@ SPAN_ATTRIBUTES = (
     EXECUTION_MODE,
     RESULT_COUNT_ATTRIBUTE,
     CACHE_HIT,
+    FALLBACK_POSITION,
+    FALLBACK_LENGTH,
     STAGE_DURATION_ATTRIBUTE,
     BOTTLENECK_RULE,
     BOTTLENECK_RULES,
@@ -282,7 +355,48 @@ SPAN_ATTRIBUTES = (
     DB_QUERY_SUMMARY,
     DB_OPERATION_NAME,
     DB_COLLECTION_NAME,
+    TIMING,
+    OPERATOR_NAME,
+    OPERATOR_POSITION,
+    OPERATOR_LENGTH,
+    OPERATOR_CALLS,
+    OPERATOR_INPUT_COUNT,
+    OPERATOR_OUTPUT_COUNT,
 )
+
+TELLING_PREFIXES = ("fhirpath.", "db.")
+"""What the rules know something about."""
+
+# Attributes of other instrumentations' spans that are read here, and never passed on
+STATEMENT_TEXTS = ("db.query.text", "db.statement")
+
+HARMLESS_ATTRIBUTES = frozenset(
+    {
+        *(attribute.name for attribute in SPAN_ATTRIBUTES),
+        *("db.system", "db.operation", "db.namespace", "db.response.status_code", "db.operation.batch.size"),
+        *("db.response.returned_rows", "db.sql.table", "exception.type", "exception.escaped"),
+        *(
+            "http.request.method",
+            "http.response.status_code",
+            "http.route",
+            "http.method",
+            "http.status_code",
+        ),
+        *(
+            "http.scheme",
+            "url.scheme",
+            "network.protocol.name",
+            "network.protocol.version",
+            "network.transport",
+        ),
+        *("network.type", "server.port", "net.peer.port", "rpc.system", "rpc.service", "rpc.method"),
+        *("rpc.grpc.status_code", "messaging.system", "messaging.operation.type", "faas.trigger"),
+        *("thread.id", "code.function.name", "code.line.number", "code.function", "code.lineno"),
+    }
+)
+"""What other instrumentations' spans keep with `STRIP_FOREIGN=on`: names and numbers that carry no data."""
+
+EXCEPTION_EVENT = "exception"
 
 CACHE_RESULT = Attribute("result", "string", "Whether the cache had the expression.", values=("hit", "miss"))
 FINDING_RULE = Attribute("rule", "string", "The bottleneck rule.", values=RULES)
@@ -310,15 +424,29 @@ DETAIL = Attribute(
     values=(COUNTED, BASIC, STAGE_DETAIL, OPERATOR_DETAIL),
 )
 LOST_WHAT = Attribute(
-    "what", "string", "What was lost.", values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING, WHAT_MEMORY)
+    "what",
+    "string",
+    "What was lost; `driver_span` is a database driver's own span, `policy` an answer of a policy of yours.",
+    values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING, WHAT_MEMORY, WHAT_DRIVER_SPAN, WHAT_POLICY),
 )
-LOST_REASON = Attribute("reason", "string", "Why.", values=(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR, LIMIT))
+LOST_REASON = Attribute(
+    "reason",
+    "string",
+    "Why. `evaluation_dropped`: the evaluation that the driver worked for was not kept.",
+    values=(
+        *(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR, TOO_OLD, TOO_MANY_TRACES, TOO_MANY_SPANS, TOO_MANY_BYTES),
+        *(ENDED_TWICE, AT_SHUTDOWN, NOT_EXPORTED, EVALUATION_DROPPED, NOT_LOADED, LIMIT),
+    ),
+)
 
 DURATION_BOUNDARIES = (
     *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3),
     *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0),
 )
 """10 µs to 100 s; the SDK's own begin at 5 s, when they are read as seconds."""
+
+OPERATOR_BOUNDARIES = (1e-6, 2e-6, 5e-6, *DURATION_BOUNDARIES)
+"""An operator of an evaluation of 80 µs takes a few of them."""
 
 COUNT_BOUNDARIES = (0.0, *(float(10**exponent) for exponent in range(8)))
 
@@ -340,6 +468,15 @@ STAGE_DURATION = Metric(
     "Time a stage was active, without the consumer's.",
     (STAGE, ENGINE_NAME),
     DURATION_BOUNDARIES,
+)
+OPERATOR_DURATION = Metric(
+    "fhirpath.operator.duration",
+    "histogram",
+    "s",
+    "Time that all operators of one name took by themselves in an evaluation; only of evaluations of the level"
+    " `operators`.",
+    (OPERATOR_NAME, ENGINE_NAME),
+    OPERATOR_BOUNDARIES,
 )
 EVALUATION_ACTIVE = Metric(
     "fhirpath.evaluation.active",
@@ -451,6 +588,7 @@ LOST = Metric(
 METRICS = (
     EVALUATION_DURATION,
     STAGE_DURATION,
+    OPERATOR_DURATION,
     EVALUATION_ACTIVE,
     PARSER_CACHE_REQUESTS,
     RESULT_COUNT,

@@ -119,6 +119,18 @@ class Settings:
         " template's hash, or the full text. The full text can carry patient data.",
         choices=("template", "hash", "full"),
     )
+    tail_sampling: str = _setting(
+        "own",
+        "Which spans the span processor and the exporter decide about: those of evaluations only, or all of the"
+        " service's (see [sampling](sampling.md) for what that does to distributed traces).",
+        choices=("own", "all"),
+    )
+    strip_foreign: str = _setting(
+        "off",
+        "`on`: our exporter takes out of other instrumentations' spans what can carry data, such as statements,"
+        " addresses and messages of exceptions.",
+        choices=("on", "off"),
+    )
     max_expressions: int = _setting(
         200,
         "Distinct expressions that metrics tell apart by hash (others are labelled `other`), and whose first"

@@ -21,6 +21,7 @@ from fhirpath_otel.telemetry.governor import (
 )
 from fhirpath_otel.telemetry.long_expressions import GROWTH_OVER, MOST_EXPRESSIONS
 from fhirpath_otel.telemetry.memory_sampler import FROM_SECONDS, MOST_CANDIDATES
+from fhirpath_otel.telemetry.operators import MOST_PLACES
 from fhirpath_otel.telemetry.watches import MAX_DIMENSION_LENGTH, MAX_DIMENSION_VALUES
 
 if TYPE_CHECKING:
@@ -51,6 +52,20 @@ consumer does between fetches lies within the span, but is not part of `fhirpath
 metric, or of what counts as slow. An error is told by status ERROR and `error.type`, without a message.
 
 {{span_attributes}}
+
+### Operators
+
+An evaluation of the level `operators` also notes every function, symbol and step of a path, for each place in the
+text: how often it was evaluated over all resources, what it was applied to, what it gave, and its own time, without
+that of operators within it. So their times add up to no more than the stage's, and a criterion's time is not its
+`where`'s. A place is that of the name or symbol in the expression as it was written, not in the template.
+
+The spans of operators say `fhirpath.timing = attributed`: each is as long as its operator was active, and they stand
+one after the other from the beginning of the stage, the longest first. When and in which order the calls took place
+is not in them. At most {MOST_PLACES} operators are told apart; the rest is summed up in one more, `other`.
+
+Noting a call costs about 0.5 µs in our engine in memory, and 1 µs in fhirpathpy, where an evaluation of 73 µs with 13
+calls takes 14 µs more. So not every evaluation has this level. All others run the same code as if it did not exist.
 
 ## Metrics
 
@@ -127,7 +142,8 @@ the largest figures, which are those of the whole database, and none where the e
 
 ## Which traces are kept
 
-Decided in process when an evaluation has ended, by the first of these that applies:
+Decided in process when an evaluation has ended, by the first of these that applies (policies of yours come after
+`error`; for spans of other evaluators see [sampling](sampling.md)):
 
 1. `forced`: the caller's baggage holds `{semconv.DEBUG_BAGGAGE}=true`.
 2. `error`: it failed.
@@ -137,9 +153,10 @@ Decided in process when an evaluation has ended, by the first of these that appl
 5. `first_sighting`: an expression of which no trace was kept yet.
 6. `baseline`: a random share, `BASELINE_RATE`.
 
-Each reason keeps at most `MAX_TRACES_PER_SECOND`, and all but the first two what the overhead budget pays for; what
-exceeds that is counted as `suppressed`, and the next trace kept for the reason stands for it too. `fhirpath.sampling.adjusted_count` says how
-many evaluations a trace stands for: their sum estimates the number of all evaluations.
+Each reason keeps at most `MAX_TRACES_PER_SECOND`, and all but the first two no more than the overhead budget pays for.
+What exceeds that is counted as `suppressed`, and the next trace kept for the reason stands for it too.
+`fhirpath.sampling.adjusted_count` says how many evaluations a trace stands for: their sum estimates the number of all
+evaluations.
 
 A sampled caller's span becomes the parent. Below a caller that is not sampled nothing is emitted
 (`unsampled_parent`). Your own sampler (`OTEL_TRACES_SAMPLER`) stands: what it refuses is counted (`host_sampler`),

@@ -31,7 +31,7 @@ class Record:
 
     `length` is the expression's, in characters. `cold` evaluations are the first of their expression. `obstacle` is the
     place of what SQL could not express, if the evaluation fell back to memory. `parses` counts those of the same text,
-    `executions` those of the same statement below the same span of the caller.
+    `executions` those of the same statement below the same span of the caller; `complete` says that no more can come.
     """
 
     duration: float
@@ -41,6 +41,7 @@ class Record:
     obstacle: tuple[int, int] | None = None
     parses: Repeats = NEVER
     executions: Repeats = NEVER
+    complete: bool = False
 
 
 Rule = Callable[[Record, Thresholds], Finding | None]
@@ -112,7 +113,9 @@ def parse_repeated(record: Record, thresholds: Thresholds) -> Finding | None:
 def n_plus_one(record: Record, thresholds: Thresholds) -> Finding | None:
     """The same statement was executed `repeated_executions` times below one span of the caller."""
     times, seconds = record.executions
-    if not reached(times, thresholds.repeated_executions) or seconds < thresholds.floor:
+    least = max(thresholds.repeated_executions, 1)
+    enough = times >= least if record.complete else reached(times, least)
+    if not enough or seconds < thresholds.floor:
         return None
     evidence = {"executions": float(times), "sql.duration": seconds}
     saving = seconds * (times - 1) / times

@@ -133,6 +133,7 @@ class _Rows:
     """The rows of one statement, fetched in batches from a cursor of its own."""
 
     in_memory_active_ns = None
+    operators = ()
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from fhirpath_otel import semconv
 from fhirpath_otel.errors import DatabaseError, EvaluationError, ExpressionTypeError, UsageError
 from fhirpath_otel.evaluator import memory
 from fhirpath_otel.evaluator.bounded_cache import BoundedCache
+from fhirpath_otel.evaluator.driver_rows import DriverRows
 from fhirpath_otel.evaluator.lowering import lower
 from fhirpath_otel.evaluator.model import FHIR_VERSION, load_model
 from fhirpath_otel.evaluator.parser import cached_parse
@@ -22,6 +23,7 @@ from fhirpath_otel.evaluator.plan import NotExpressible, Plan, SeveralItems
 from fhirpath_otel.evaluator.result import Explanation, Result, Rows, several_items
 from fhirpath_otel.evaluator.template import expression_template
 from fhirpath_otel.evaluator.typecheck import TypedExpression, check
+from fhirpath_otel.telemetry.driver_context import DRIVERS
 
 if TYPE_CHECKING:
     from fhirpath_otel.telemetry.database_memory import DatabaseMemory
@@ -87,7 +89,7 @@ class Compiled:
     resource_type: str
     template: Template
     statement: Statement | None
-    in_memory: memory.EvaluateResource | None
+    in_memory: memory.InMemory | None
     reason: str | None
     obstacle: tuple[int, int] | None = None
     watches: dict[Any, Any] = field(default_factory=dict)
@@ -125,7 +127,7 @@ def evaluate(
             evaluation.statement_summary = compiled.statement.summary
             recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
-            rows = _started(evaluation, lambda: database.execute(compiled.statement))
+            rows = _started(evaluation, recorder, lambda: database.execute(compiled.statement))
         else:
             assert compiled.in_memory is not None
             evaluation.execution_mode = semconv.IN_MEMORY
@@ -134,8 +136,9 @@ def evaluate(
             evaluation.statement_summary = f"SELECT {compiled.resource_type}"
             recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
-            resources = _started(evaluation, lambda: database.resources(compiled.resource_type))
-            rows = memory.MemoryRows(resources, compiled.in_memory)
+            resources = _started(evaluation, recorder, lambda: database.resources(compiled.resource_type))
+            with_operators = evaluation.detail == semconv.OPERATOR_DETAIL
+            rows = memory.MemoryRows(resources, compiled.in_memory, with_operators=with_operators)
     except SeveralItems as error:
         recorder.finish(evaluation, EvaluationError.error_type)
         raise several_items(expression, error) from None
@@ -145,11 +148,12 @@ def evaluate(
     return Result(rows, _explanation(expression, compiled, evaluation), evaluation, recorder, started_ns)
 
 
-def _started(evaluation: Evaluation, start: Callable[[], Rows]) -> Rows:
+def _started(evaluation: Evaluation, recorder: Recorder, start: Callable[[], Rows]) -> Rows:
     """The rows of a statement; one that cannot even start is a SQL stage that failed."""
     started_ns = perf_counter_ns()
     try:
-        return start()
+        parent = recorder.driver_parent(evaluation) if DRIVERS.active else None
+        return start() if parent is None else DriverRows(parent, start)
     except BaseException:
         evaluation.stages.append((semconv.SQL, started_ns, perf_counter_ns()))
         raise

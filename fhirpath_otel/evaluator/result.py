@@ -15,6 +15,7 @@ from fhirpath_otel.errors import EvaluationError, FhirpathOtelError
 from fhirpath_otel.evaluator.plan import SeveralItems
 
 if TYPE_CHECKING:
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.recorder import Evaluation, Outcome, Recorder
 
 Row = tuple[str, Any]
@@ -30,6 +31,10 @@ class Rows(Protocol):
     @property
     def in_memory_active_ns(self) -> int | None:
         """How long the in-memory engine has worked, where it does."""
+
+    @property
+    def operators(self) -> tuple[OperatorTime, ...]:
+        """What the operators of the expression did so far, where that is noted."""
 
     def batches(self) -> Iterator[list[Row]]:
         """Raises SeveralItems, and what a database raises."""
@@ -207,6 +212,7 @@ class Result:
         evaluation.result_count = self._count
         evaluation.sql_active_ns = self._rows.sql_active_ns
         evaluation.in_memory_active_ns = self._rows.in_memory_active_ns
+        evaluation.operators = self._rows.operators
         stages = [semconv.SQL]
         if evaluation.in_memory_active_ns is not None:
             # An error belongs to the last stage: to the engine, unless the database raised it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from fhirpath_otel import semconv
 from fhirpath_otel.evaluator.functions import FUNCTIONS
 from fhirpath_otel.evaluator.model import SYSTEM_TYPES, Model
 from fhirpath_otel.evaluator.syntax import (
@@ -38,6 +39,12 @@ def known_names(model: Model) -> frozenset[str]:
     """Every name that telemetry may show: elements and types of the model, functions, and FHIRPath's own types."""
     system_types = {*SYSTEM_TYPES.values(), "Any", "Long", "Quantity", "System", "FHIR"}
     return frozenset({*model.element_names, *model.type_names(), *FUNCTIONS, *system_types})
+
+
+@cache
+def operator_names(model: Model) -> frozenset[str]:
+    """Every name that telemetry may give to an operator."""
+    return frozenset({*known_names(model), *_BINDING, semconv.INDEXER})
 
 
 def expression_template(tree: Node, model: Model) -> Template:

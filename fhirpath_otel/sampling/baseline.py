@@ -51,18 +51,23 @@ class Baseline:
             if randomness_of(caller) < threshold:
                 return None
             return Draw((RANGE - incoming) / (RANGE - threshold), self._threshold)
-        randomness = self._randomness(evaluation.drawn)
+        given = evaluation.randomness if caller is None else None
+        randomness = self._randomness(evaluation.drawn, given)
         if randomness is None:
             return None
         weight = RANGE / (RANGE - self._threshold)
         return Draw(weight, self._threshold, randomness) if caller is None else Draw(weight, None)
 
-    def _randomness(self, drawn: bool | None) -> int | None:
-        """That of a chosen evaluation, from the threshold on; `drawn` says it where the draw was made before."""
+    def randomness(self) -> int:
+        """That of an evaluation which is chosen, from the threshold on."""
+        return max(self._threshold, RANGE - 1 - int(self._chance() * (RANGE - self._threshold)))
+
+    def _randomness(self, drawn: bool | None, given: int | None) -> int | None:
+        """That of a chosen evaluation; `drawn` tells a draw that was made before, `given` what its id ends in."""
         if drawn is False:
             return None
-        # A float has 53 bits of chance; the last three, which no threshold of a setting reaches, are ones.
         if drawn:
-            return max(self._threshold, RANGE - 1 - int(self._chance() * (RANGE - self._threshold)))
-        randomness = RANGE - 1 - int(self._chance() * RANGE)
+            return self.randomness() if given is None else given
+        # A float has 53 bits of chance; the last three, which no threshold of a setting reaches, are ones.
+        randomness = RANGE - 1 - int(self._chance() * RANGE) if given is None else given
         return None if randomness < self._threshold else randomness

@@ -140,7 +140,7 @@ class Reasons:
             Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
             *own,
             Policy(semconv.BOTTLENECK, has_bottleneck),
-            Policy(semconv.SLOW, self._is_slow, seen=self._usual.note),
+            Policy(semconv.SLOW, self._is_slow, seen=self._note),
             Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
             Policy(semconv.BASELINE, lambda _: True, self._baseline.draw),
         )
@@ -149,6 +149,10 @@ class Reasons:
         """How many evaluations the baseline passes over until it takes one."""
         return self._baseline.passes()
 
+    def randomness(self) -> int:
+        """What the id of a trace ends in that the baseline takes."""
+        return self._baseline.randomness()
+
     def usual(self, expression: str | None, durations: Sequence[int]) -> float:
         """The nanoseconds beyond which an evaluation of this expression may be slow; counts ascending durations."""
         if expression is None:
@@ -156,7 +160,13 @@ class Reasons:
         return min(self._slow_ns, self._usual.note_all(expression, durations))
 
     def _is_slow(self, evaluation: Evaluation) -> bool:
+        if evaluation.in_turn:  # Its operators were noted: it is no measure, and not to be measured.
+            return evaluation.duration_ns > self._slow_ns
         return evaluation.duration_ns > self._slow_ns or self._usual.is_exceeded(evaluation)
+
+    def _note(self, evaluation: Evaluation) -> None:
+        if not evaluation.in_turn:
+            self._usual.note(evaluation)
 
 
 class TailSampler:

@@ -47,6 +47,9 @@ class _AllOrdinary:
     def passes(self) -> int:
         return NEVER
 
+    def randomness(self) -> int:
+        return 0
+
     def usual(self, _: str | None, __: Sequence[int]) -> float:
         return float("inf")
 

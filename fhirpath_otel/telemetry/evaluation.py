@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.database_memory import DatabaseMemory
     from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.memory_sampler import Track
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Template
     from fhirpath_otel.telemetry.watch import Watch
     from fhirpath_otel.telemetry.watches import Caller, Kind
@@ -62,10 +63,15 @@ class Evaluation:
     lasts until the result is exhausted or closed, but the consumer's time is neither the stage's nor the
     evaluation's duration. `obstacle` is the place in the expression of what the database could not express, if that is
     why it is evaluated in memory. `resource_type` and the collection of `statement_summary` are shown only where the
-    model knows them. `compiled_before` says that nothing had to be compiled.
+    model knows them. `compiled_before` says that nothing had to be compiled. `operators` are those of
+    `telemetry.operators.gravest`, where `detail` asks for them.
 
-    `detail` says how much of it is recorded. An `ordinary` one need not be judged, unless it turns out otherwise.
-    `drawn` says whether the baseline chose it before it began; None where that is still to be decided.
+    `premade` is what the span of its SQL will be, if a driver was told that already, `sql_written` whether it was made;
+    `randomness` is that of a new trace's id, if it has one already.
+
+    `detail` says how much of it is recorded; one that is `in_turn` is recorded in more detail than others, and takes
+    longer by that. An `ordinary` one need not be judged, unless it turns out otherwise. `drawn` says whether the
+    baseline chose it before it began; None where that is still to be decided.
     """
 
     # Defaults of the class, so that beginning an evaluation costs three assignments and not twenty.
@@ -84,6 +90,10 @@ class Evaluation:
     consumer_ns: int | None = None
     db_system: str | None = None
     statement_summary: str | None = None
+    premade: SpanContext | None = None
+    sql_written: bool = False
+    randomness: int | None = None
+    operators: tuple[OperatorTime, ...] = ()
     compiled_before: bool = False
 
     # Filled in by `Recorder.expect`.
@@ -92,6 +102,7 @@ class Evaluation:
     watch: Watch | None = None
     analysed: bool = False
     detail: str = semconv.STAGE_DETAIL
+    in_turn: bool = False
     ordinary: bool = False
     drawn: bool | None = None
     dimensions: tuple[tuple[str, str], ...] = ()

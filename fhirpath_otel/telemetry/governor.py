@@ -18,6 +18,7 @@ from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.watch import NEVER
 
 if TYPE_CHECKING:
+    from fhirpath_otel.telemetry.evaluation import Evaluation
     from fhirpath_otel.telemetry.watch import Watch
 
 RECORDING_SHARE = 0.5
@@ -65,7 +66,7 @@ class Costs:
     basic: float = 2_500.0
     stages: float = 3_000.0
     judged: float = 12_000.0
-    mark: float = 400.0
+    mark: float = 1_000.0
     trace: float = 400_000.0
     fold: float = 500.0
     finish: float = 1_000.0
@@ -125,16 +126,29 @@ class Governor:
         self._spend(timed * self._recording(watch) + (evaluations - timed) * self.costs.counted)
         self.choose(watch)
 
-    def judged(self, duration_ns: float, spent_ns: float, spans: int) -> None:
-        """Takes note of an evaluation that was judged by itself, what that took, and how many spans it made."""
-        costs, exported_ns = self.costs, spans * self.exporting_ns
-        self._evaluated(duration_ns)
-        self._spend(spent_ns + exported_ns)
-        if spans:
-            costs.trace += (spent_ns + exported_ns - costs.trace) * 0.1
-            self._credit_ns -= spent_ns + exported_ns
+    def judged(self, evaluation: Evaluation, watch: Watch | None, spent_ns: float) -> None:
+        """Takes note of an evaluation that was judged by itself, and what that took."""
+        costs, outcome, operators = self.costs, evaluation.outcome, evaluation.operators
+        if operators:
+            spent_ns += self._marked(evaluation, watch)
+        self._evaluated(evaluation.duration_ns)
+        if outcome is not None and outcome.kept:
+            spent_ns += self.exporting_ns * (1 + len(evaluation.stages) + len(operators))
+            costs.trace += (spent_ns - costs.trace) * 0.1
+            self._credit_ns -= spent_ns
         else:
             costs.judged += (spent_ns - costs.judged) * 0.05
+        self._spend(spent_ns)
+
+    def _marked(self, evaluation: Evaluation, watch: Watch | None) -> float:
+        """Nanoseconds that the marks of its operators took, by how much longer it was than others."""
+        calls, costs = sum(operator.calls for operator in evaluation.operators), self.costs
+        if watch is not None and watch.mean_ns and calls:
+            watch.marks += (calls - watch.marks) * 0.3
+            if evaluation.in_turn:
+                mark_ns = (evaluation.duration_ns - watch.mean_ns) / calls
+                costs.mark += (min(max(mark_ns, 100.0), 5_000.0) - costs.mark) * 0.02
+        return calls * costs.mark
 
     def finished(self, spent_ns: int) -> None:
         """Takes note of what finishing an ordinary evaluation took; the median, as it may be interrupted."""
@@ -207,9 +221,11 @@ class Governor:
         turn_detail = semconv.OPERATOR_DETAIL if watch.has_operators else semconv.STAGE_DETAIL
         if turn_detail == detail:
             return turn_detail, NEVER
-        marks_ns = watch.marks * self.costs.mark if turn_detail == semconv.OPERATOR_DETAIL else 0.0
         share_ns = self.budget * DETAIL_SHARE * max(watch.mean_ns, 1.0)
-        return turn_detail, min(math.ceil((self.costs.judged + marks_ns) / share_ns), MAX_INTERVAL)
+        turn_ns = self.costs.judged
+        if turn_detail == semconv.OPERATOR_DETAIL:
+            turn_ns += watch.marks * self.costs.mark
+        return turn_detail, min(math.ceil(turn_ns / share_ns), MAX_INTERVAL)
 
     def _recording(self, watch: Watch, detail: str | None = None) -> float:
         """Nanoseconds that recording an ordinary evaluation takes."""

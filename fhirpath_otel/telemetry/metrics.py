@@ -198,6 +198,9 @@ class Instruments:
                 route.stages[stage].note(active_ns, context)
                 if stage == semconv.SQL and route.database is not None:
                     route.database.note(active_ns, context)
+        if evaluation.operators:
+            for series, active_ns in self._routes.operators(evaluation):
+                series.note(active_ns, context)
         if evaluation.result_count is not None and route.results is not None:
             route.results.note(evaluation.result_count, context)
         if route.cache is not None:

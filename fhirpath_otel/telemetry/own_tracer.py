@@ -17,7 +17,7 @@ from fhirpath_otel.telemetry.tracestate import RANGE, threshold_in, with_thresho
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, SpanContext, SpanKind, Tracer, TracerProvider
     from opentelemetry.util.types import AttributeValue
 
 _ALWAYS = (
@@ -35,10 +35,12 @@ _RATIO = "TraceIdRatio"
 
 
 class _Wish(threading.local):
-    """What the root that this thread is starting shall get; empty at any other time."""
+    """What the span that this thread is starting shall get; empty at any other time."""
 
     threshold: int | None = None
     randomness: int | None = None
+    trace_id: int | None = None
+    span_id: int | None = None
 
 
 _wish = _Wish()
@@ -63,6 +65,11 @@ class OwnTracer:
             self._tracer = found
         return found
 
+    def ids(self) -> FittingIds | None:
+        """What makes the ids of our spans, where an SDK lets us have a say in that."""
+        ids = getattr(self.tracer(), "id_generator", None)
+        return ids if isinstance(ids, FittingIds) else None
+
 
 def start_root(
     tracer: Tracer,
@@ -73,16 +80,44 @@ def start_root(
     *,
     threshold: int | None = None,
     randomness: int | None = None,
+    identity: SpanContext | None = None,
 ) -> Span:
     """A root with this threshold in its `tracestate`, and this randomness at the end of a new trace's id.
 
-    Without a threshold its `tracestate` is left to the host's sampler.
+    Without a threshold its `tracestate` is left to the host's sampler. A new trace gets the id of `identity`, if there
+    is one.
     """
     _wish.threshold, _wish.randomness = threshold, randomness
+    _wish.trace_id = None if identity is None else identity.trace_id
     try:
         return tracer.start_span(name, context, attributes=attributes, start_time=start_time)
     finally:
-        _wish.threshold = _wish.randomness = None
+        _wish.threshold = _wish.randomness = _wish.trace_id = None
+
+
+def start_stage(
+    tracer: Tracer,
+    name: str,
+    context: Context,
+    kind: SpanKind,
+    attributes: dict[str, AttributeValue],
+    *,
+    start_time: int,
+    identity: SpanContext | None,
+) -> Span:
+    """A stage's span, which is `identity` where a driver was told that already."""
+    if identity is None:
+        return tracer.start_span(name, context, kind, attributes, start_time=start_time)
+    _wish.span_id = identity.span_id
+    try:
+        return tracer.start_span(name, context, kind, attributes, start_time=start_time)
+    finally:
+        _wish.span_id = None
+
+
+def keeps_all(sampler: Any) -> bool:
+    """Whether a host's sampler keeps every trace, as far as one can tell."""
+    return hasattr(sampler, "get_description") and str(sampler.get_description()) in _ALWAYS
 
 
 def _wrap(tracer: Any) -> None:
@@ -91,8 +126,8 @@ def _wrap(tracer: Any) -> None:
     if hasattr(sampler, "should_sample") and hasattr(ids, "generate_trace_id"):
         if not isinstance(sampler, _WeighingSampler):
             tracer.sampler = _WeighingSampler(sampler)
-        if not isinstance(ids, _FittingIds):
-            tracer.id_generator = _FittingIds(ids, tracer.sampler)
+        if not isinstance(ids, FittingIds):
+            tracer.id_generator = FittingIds(ids, tracer.sampler)
 
 
 class _WeighingSampler:
@@ -123,14 +158,32 @@ class _WeighingSampler:
         return getattr(self._inner, name)
 
 
-class _FittingIds:
+class FittingIds:
     """The host's id generator, whose trace ids end in the randomness of our draw."""
 
     def __init__(self, inner: Any, sampler: _WeighingSampler) -> None:
         self._inner = inner
         self._sampler = sampler
 
+    def premade(self, randomness: int | None = None) -> tuple[int, int, int | None]:
+        """A trace id and a span id for later, and the randomness of the trace if a baseline may decide by it."""
+        trace_id, span_id = self._inner.generate_trace_id(), self._inner.generate_span_id()
+        if self._sampler.reads_randomness_otherwise:
+            return trace_id, span_id, None
+        if randomness is not None:
+            trace_id += randomness - trace_id % RANGE
+        return trace_id, span_id, trace_id % RANGE
+
+    def generate_span_id(self) -> int:
+        """The host's, unless a driver was told another one before."""
+        wished = _wish.span_id
+        made: int = self._inner.generate_span_id() if wished is None else wished
+        return made
+
     def generate_trace_id(self) -> int:
+        """The host's, unless a driver was told another one before, or it shall end in our draw."""
+        if _wish.trace_id is not None:
+            return _wish.trace_id
         made: int = self._inner.generate_trace_id()
         randomness = _wish.randomness
         if randomness is None or self._sampler.reads_randomness_otherwise:

@@ -23,6 +23,7 @@ from opentelemetry.context import Context
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
 from fhirpath_otel.telemetry.database_memory import OpenDatabases
+from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.governor import Governor
@@ -211,11 +212,33 @@ class Recorder:
                 began_ns = thread_time_ns()
                 self._judge(evaluation, error_type)
                 spent_ns = thread_time_ns() - began_ns
-                spans = 1 + len(evaluation.stages) if evaluation.outcome.kept else 0
-                self._governor.judged(duration_ns, spent_ns, spans)
+                self._governor.judged(evaluation, watch, spent_ns)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
+        if evaluation.premade is not None:
+            self._settle_driver(evaluation)
         return evaluation.outcome
+
+    def driver_parent(self, evaluation: Evaluation) -> trace.SpanContext | None:
+        """What the spans of the database's driver shall have as their parent: the evaluation's SQL, not made yet.
+
+        None where they could not be held back until the evaluation is judged.
+        """
+        if evaluation.context is None or self._governor.detail == semconv.BASIC:
+            return None
+        try:
+            sampler = self._ordinary if evaluation.drawn else None
+            randomness = None if sampler is None else sampler.randomness()
+            return DRIVERS.open(evaluation, self._own.ids(), randomness)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+            return None
+
+    def _settle_driver(self, evaluation: Evaluation) -> None:
+        try:
+            DRIVERS.settle(evaluation)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
 
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch."""
@@ -351,4 +374,4 @@ class Recorder:
 
 @lru_cache(maxsize=64)
 def _not_kept(reason: str) -> Outcome:
-    return Outcome(False, semconv.SUPPRESSED if reason in semconv.REASONS else semconv.DROPPED, reason)
+    return Outcome(False, semconv.DROPPED if reason == semconv.NOT_SELECTED else semconv.SUPPRESSED, reason)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+from fhirpath_otel import semconv
+
 MAX_TEMPLATE_BYTES = 1024
 MAX_EXPRESSION_CHARACTERS = 16_384
 
@@ -47,20 +49,28 @@ def error_type(name: str) -> str:
     return name if _ERROR_TYPE.fullmatch(name) else "_OTHER"
 
 
-def _no_type(_: str) -> bool:
+def _no_name(_: str) -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
 class Disclosure:
-    """How much this process shows: of expressions (the setting CAPTURE_EXPRESSION), and which names of types."""
+    """How much this process shows: of expressions (the setting CAPTURE_EXPRESSION), and which names.
+
+    They are those of types and of operators.
+    """
 
     capture_expression: str = "template"
-    is_type: Callable[[str], bool] = _no_type
+    is_type: Callable[[str], bool] = _no_name
+    is_operator: Callable[[str], bool] = _no_name
 
     def type_name(self, name: str | None) -> str | None:
         """The name, if it is one of the model's."""
         return name if name is not None and self.is_type(name) else None
+
+    def operator_name(self, name: str) -> str:
+        """The name, if it is known; `?` for any other."""
+        return name if name == semconv.OTHER or self.is_operator(name) else semconv.UNKNOWN
 
     def template(self, template: Template) -> str | None:
         """The text of the template, if it may be shown."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.operators import MOST_SERIES, operator_values
 from fhirpath_otel.telemetry.series import (
     Attributes,
     CounterSeries,
@@ -15,12 +16,14 @@ from fhirpath_otel.telemetry.series import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry.metrics import Meter
 
     from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
     from fhirpath_otel.telemetry.redaction import Disclosure, Template
 
-MAX_SERIES = 1_100
+MAX_SERIES = 950
 """Attribute sets of `fhirpath.evaluation.duration`; all of a process's metrics then stay below 2,000 series."""
 
 MAX_OTHER_SERIES = 100
@@ -33,6 +36,7 @@ NANOSECONDS = 1_000_000_000
 
 _OVERFLOW = {semconv.EXPRESSION_HASH.name: semconv.OTHER}
 _OTHER_STAGE = {semconv.ENGINE_NAME.name: semconv.OTHER}
+_OTHER_OPERATOR = {semconv.OPERATOR_NAME.name: semconv.OTHER}
 _OTHER_DATABASE = {semconv.DB_SYSTEM_NAME.name: semconv.OTHER}
 _OTHER_MODE = {semconv.EXECUTION_MODE.name: semconv.OTHER}
 _OTHER_REASON = {semconv.DECISION_REASON.name: semconv.OTHER}
@@ -65,6 +69,7 @@ class Routes:
             meter, semconv.EVALUATION_DURATION, NANOSECONDS, MAX_SERIES + MAX_OTHER_SERIES
         )
         self._stage_duration = FoldedHistogram(meter, semconv.STAGE_DURATION, NANOSECONDS, MAX_SMALL_SERIES)
+        self._operator_duration = FoldedHistogram(meter, semconv.OPERATOR_DURATION, NANOSECONDS, MOST_SERIES)
         self._db_duration = FoldedHistogram(
             meter, semconv.DB_OPERATION_DURATION, NANOSECONDS, MAX_OTHER_SERIES
         )
@@ -73,7 +78,10 @@ class Routes:
         self._traces = FoldedCounter(meter, semconv.TRACES, MAX_SMALL_SERIES)
         self._evaluations = FoldedCounter(meter, semconv.EVALUATIONS, MAX_SMALL_SERIES)
         # The first of the histograms has a value of every evaluation.
-        self.histograms = (self._duration, self._stage_duration, self._db_duration, self._result_count)
+        self.histograms = (
+            *(self._duration, self._stage_duration, self._operator_duration),
+            *(self._db_duration, self._result_count),
+        )
         self.counters = (self._cache_requests, self._traces, self._evaluations)
         self.details = {
             detail: self._evaluations.series({semconv.DETAIL.name: detail})
@@ -97,6 +105,13 @@ class Routes:
                 self._routes.clear()
             known = self._routes[key] = self._new_route(evaluation, outcome, label)
         return known
+
+    def operators(self, evaluation: Evaluation) -> Iterator[tuple[HistogramSeries, int]]:
+        """The series of the evaluation's operators, with the nanoseconds of each."""
+        engine = {semconv.ENGINE_NAME.name: evaluation.engine_name}
+        for name, active_ns in operator_values(evaluation, self._disclosure):
+            attributes = {semconv.OPERATOR_NAME.name: name, **engine}
+            yield self._operator_duration.series(attributes, _OTHER_OPERATOR), active_ns
 
     def label(self, template: Template | None) -> str | None:
         """The expression's hash while there is room for it."""

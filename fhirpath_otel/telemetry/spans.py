@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Outcome
-from fhirpath_otel.telemetry.own_tracer import start_root
+from fhirpath_otel.telemetry.own_tracer import start_root, start_stage
 from fhirpath_otel.telemetry.tracestate import incoming_threshold
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
     from fhirpath_otel.telemetry.finding import Finding
+    from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Disclosure
 
     Attributes = dict[str, AttributeValue]
@@ -56,6 +57,7 @@ def write_spans(
         evaluation.start_ns + offset_ns,
         threshold=_threshold(evaluation, decision),
         randomness=decision.randomness,
+        identity=evaluation.premade,
     )
     identity = root.get_span_context()
     if not (root.is_recording() and identity.trace_flags.sampled):
@@ -64,10 +66,49 @@ def write_spans(
     failed = len(evaluation.stages) - 1 if evaluation.error_type is not None else None
     for number, (stage, start_ns, end_ns) in enumerate(evaluation.stages if with_stages else ()):
         name, kind, attributes = _stage(stage, evaluation, disclosure)
-        span = tracer.start_span(name, context, kind, attributes, start_time=start_ns + offset_ns)
+        premade = evaluation.premade if stage == semconv.SQL else None
+        span = start_stage(
+            tracer, name, context, kind, attributes, start_time=start_ns + offset_ns, identity=premade
+        )
+        evaluation.sql_written = evaluation.sql_written or premade is not None
+        if stage == semconv.IN_MEMORY and evaluation.operators:
+            below = trace.set_span_in_context(span, context)
+            _write_operators(tracer, evaluation.operators, below, disclosure, start_ns + offset_ns)
         _end(span, end_ns + offset_ns, evaluation.error_type if number == failed else None)
     _end(root, evaluation.end_ns + offset_ns, evaluation.error_type)
     return Outcome(True, semconv.KEPT, decision.reason, identity.trace_id), context
+
+
+def _write_operators(
+    tracer: trace.Tracer,
+    operators: tuple[OperatorTime, ...],
+    context: Context,
+    disclosure: Disclosure,
+    begin_ns: int,
+) -> None:
+    """One span an operator, one after the other from the beginning of the stage, as long as each was active."""
+    for operator in operators:
+        name = disclosure.operator_name(operator.name)
+        attributes = _operator_attributes(name, operator)
+        span_name = semconv.OPERATOR_SPAN.name.replace("{operator}", name)
+        span = tracer.start_span(span_name, context, SpanKind.INTERNAL, attributes, start_time=begin_ns)
+        begin_ns += operator.active_ns
+        span.end(begin_ns)
+
+
+def _operator_attributes(name: str, operator: OperatorTime) -> Attributes:
+    attributes: Attributes = {
+        semconv.TIMING.name: semconv.ATTRIBUTED,
+        semconv.OPERATOR_NAME.name: name,
+        semconv.OPERATOR_CALLS.name: operator.calls,
+        semconv.OPERATOR_INPUT_COUNT.name: operator.input_count,
+        semconv.OPERATOR_OUTPUT_COUNT.name: operator.output_count,
+    }
+    if operator.position is not None:
+        attributes[semconv.OPERATOR_POSITION.name] = operator.position
+    if operator.length is not None:
+        attributes[semconv.OPERATOR_LENGTH.name] = operator.length
+    return attributes
 
 
 def _threshold(evaluation: Evaluation, decision: Decision) -> int | None:
@@ -115,7 +156,8 @@ def _root_attributes(
         semconv.EXPRESSION_TEXT: disclosure.expression(evaluation.expression),
         semconv.CACHE_HIT: evaluation.cache_hit,
         semconv.RESULT_COUNT_ATTRIBUTE: evaluation.result_count,
-        **_bottlenecks(evaluation.findings),
+        **_fallback(evaluation.obstacle),
+        **bottleneck_attributes(evaluation.findings),
         semconv.MEMORY_RSS_DELTA: evaluation.rss_delta,
         semconv.MEMORY_RSS_PEAK: evaluation.rss_peak,
         semconv.MEMORY_RSS_GROWTH: evaluation.rss_growth,
@@ -131,7 +173,15 @@ def _root_attributes(
     return {**dict(evaluation.dimensions), **attributes}
 
 
-def _bottlenecks(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:
+def _fallback(obstacle: tuple[int, int] | None) -> dict[semconv.Attribute, AttributeValue]:
+    if obstacle is None:
+        return {}
+    start, end = obstacle
+    return {semconv.FALLBACK_POSITION: start, semconv.FALLBACK_LENGTH: end - start}
+
+
+def bottleneck_attributes(findings: tuple[Finding, ...]) -> dict[semconv.Attribute, AttributeValue]:
+    """What a root span tells of findings, the gravest first."""
     if not findings:
         return {}
     return {

@@ -33,6 +33,9 @@ NEVER = sys.maxsize
 UNSETTLED_INTERVAL = 64
 """How often an expression is judged whose first trace was suppressed, so that it is kept later."""
 
+MARKS = 20.0
+"""Calls of operators in an evaluation, until they were counted."""
+
 Note = tuple[int, Sequence["Stage"], int | None, int | None, int | None, int]
 """Of an ordinary evaluation: its duration, stages, what database and memory engine worked, results, and its weight."""
 
@@ -42,6 +45,9 @@ class Ordinary(Protocol):
 
     def passes(self) -> int:
         """How many evaluations the baseline passes over until it takes one."""
+
+    def randomness(self) -> int:
+        """What the id of a trace ends in that the baseline takes."""
 
     def usual(self, expression: str | None, durations: Sequence[int]) -> float:
         """Takes note of durations of an expression, or of several without names; what lasts longer than the returned
@@ -64,8 +70,8 @@ class Watch:
 
     `detail` is that of ordinary evaluations, `turn_detail` that of one in `interval`. `limit_ns` is the longest an
     ordinary one takes. `timed_one_in` is above 1 where only some are timed. `expression` is None where several share
-    it. `only_stage` is that of engines whose evaluation is one call; `has_operators` says that operators can be
-    recorded, `asks_rules` that a rule may find something.
+    it. `marks` are the calls of operators in one evaluation. `only_stage` is that of engines whose evaluation is one
+    call; `has_operators` says that operators can be recorded, `asks_rules` that a rule may find something.
     """
 
     __slots__ = (
@@ -112,7 +118,7 @@ class Watch:
         self.timed_one_in = 1
         self.limit_ns = float("inf")
         self.mean_ns = 0.0
-        self.marks = 0.0
+        self.marks = MARKS
         self.changed_at = float("-inf")
         self.changed_mean_ns = 0.0
         self.settled = True
@@ -148,7 +154,11 @@ class Watch:
             return
         turn = self.turn()
         evaluation.drawn = turn.drawn
-        evaluation.detail = self.turn_detail if turn.detailed or turn.drawn else self.detail
+        if turn.drawn or turn.detailed:
+            evaluation.detail = self.turn_detail
+            evaluation.in_turn = self.turn_detail != self.detail
+        else:
+            evaluation.detail = self.detail
 
     def set_detail(self, detail: str, turn_detail: str, interval: int, timed_one_in: int) -> None:
         """The detail of ordinary evaluations, that of one in `interval`, and of how many one is timed."""

@@ -148,6 +148,7 @@ class Watches:
         passes = self._ordinary.passes if kind.sampled else None
         watch = self._instruments.watch(evaluation, outcome, expression, passes)
         if watch is not None:
+            watch.has_operators = evaluation.execution_mode == semconv.IN_MEMORY
             watch.asks_rules = self._may_find(evaluation, kind.called)
             if kind.sampled:
                 watch.limit_ns = self._ordinary.usual(expression, ())

@@ -54,6 +54,20 @@ class Received:
             for span in scope.spans
         }
 
+    def counts(self, name: str) -> dict[tuple[str, ...], int]:
+        """The last values of a counter by the values of its attributes, in the order of their names."""
+        return {
+            tuple(
+                item.value.string_value for item in sorted(point.attributes, key=lambda item: item.key)
+            ): point.as_int
+            for request in self.metrics
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.sum.data_points
+        }
+
     def metric_names(self) -> set[str]:
         return {
             metric.name

@@ -16,6 +16,7 @@ from fhirpath_otel.errors import ExpressionError
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.evaluator.parser import parse
 from fhirpath_otel.evaluator.template import expression_template
+from fhirpath_otel.telemetry.operators import OperatorTime
 
 EXPRESSIONS = [
     "Patient.name.where(family = 'Kanarienvogel-1').given",
@@ -39,6 +40,7 @@ def evaluate(expression, error_type):
     evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Kanarienvogel18"
     evaluation.execution_mode, evaluation.result_count, evaluation.cache_hit = "pushdown", 1, False
     evaluation.stages += [("parse", 0, 1), ("sql", 1, 2), ("in_memory", 2, 10**8)]
+    evaluation.operators = (OperatorTime("Kanarienvogel-22", 0, 9, 1, 1, 1, 1), OperatorTime("where", 1, 1, 1, 1, 1, 1))
     evaluation.start_ns, evaluation.obstacle = evaluation.start_ns - 10**8, (8, 20)
     try:
         evaluation.template = expression_template(parse(expression), load_model())
@@ -76,7 +78,7 @@ def places(receivers, run_script, tmp_path):
                 **variables,
             )
         [file] = (tmp_path / "state").rglob("*.otlp.jsonl")
-        assert len(received.spans()) > 1
+        assert {"fhirpath where", "fhirpath ?"} <= set(received.spans())
         assert semconv.FINDINGS.name in received.metric_names()
         assert semconv.EXPRESSION_INFO.name in received.metric_names() or "hash" in variables.values()
         return {
@@ -106,5 +108,5 @@ def test_the_setting_full_adds_the_expression_to_spans_and_nothing_else(places):
     everywhere = places("grpc", OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION="full")
     assert {place for place, content in everywhere.items() if found(content)} == {"spans", "file", "log"}
     # The markers that are in no expression: names of types, messages, stages.
-    for marker in ("17", "18", "-19", "-20", "-21"):
+    for marker in ("17", "18", "-19", "-20", "-21", "-22"):
         assert not any(found(content, marker) for content in everywhere.values())

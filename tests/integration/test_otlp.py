@@ -58,7 +58,7 @@ def test_spans_and_metrics_arrive_with_headers_and_resource(receivers, run_scrip
     }
     assert spans["fhirpath evaluate Patient"].trace_id.hex() in done.stdout.split()
     assert spans["SELECT Patient"].parent_span_id == spans["fhirpath evaluate Patient"].span_id
-    unseen = {semconv.LOST.name, semconv.FINDINGS.name}
+    unseen = {semconv.LOST.name, semconv.FINDINGS.name, semconv.OPERATOR_DURATION.name}
     assert received.metric_names() == {item.name for item in semconv.METRICS} - unseen
     for resource in received.resources():
         assert (resource["service.name"], resource["deployment.environment.name"]) == ("clinic", "test")

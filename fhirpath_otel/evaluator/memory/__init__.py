@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal, localcontext
 from functools import cache
@@ -20,6 +21,7 @@ from fhirpath_otel.errors import EvaluationError, FhirpathOtelError
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.evaluator.plan import SeveralItems
 from fhirpath_otel.evaluator.typecheck import TypedExpression
+from fhirpath_otel.telemetry.operators import OperatorMarks, OperatorTime
 
 if TYPE_CHECKING:
     from fhirpath_otel.evaluator.result import Row, Rows
@@ -43,11 +45,22 @@ def engine_version() -> str:
     return metadata.version(ENGINE)
 
 
-def compile_expression(typed: TypedExpression) -> EvaluateResource:
-    """A function that evaluates the expression over the text of one resource.
+@dataclass(frozen=True, slots=True)
+class InMemory:
+    """An expression that can be evaluated over the text of one resource; that raises EvaluationError and SeveralItems.
+
+    `evaluate` just does it, `marked` gives a function that notes in marks what the operators do.
+    """
+
+    evaluate: EvaluateResource
+    marked: Callable[[OperatorMarks], EvaluateResource]
+
+
+def compile_expression(typed: TypedExpression) -> InMemory:
+    """The evaluation of an expression.
 
     Raises FhirpathOtelError where fhirpathpy is not installed, and ExpressionTypeError for a function that nobody
-    evaluates; the function raises EvaluationError and SeveralItems.
+    evaluates.
     """
     try:
         from fhirpathpy.engine.invocations import invocation_registry
@@ -58,45 +71,63 @@ def compile_expression(typed: TypedExpression) -> EvaluateResource:
             "this expression is evaluated in memory, which needs fhirpathpy: pip install 'fhirpath-otel[fhirpathpy]'"
         ) from error
     from fhirpath_otel.evaluator.memory.functions import invocations
+    from fhirpath_otel.evaluator.memory.marked import marked
     from fhirpath_otel.evaluator.memory.tree import FailedError, compiled
     from fhirpath_otel.evaluator.memory.values import as_json
 
     model = load_model()
     ours = invocations(model)
-    evaluate = compiled(typed, model, {"sort", *ours, *invocation_registry})
+    plain = compiled(typed, model, {"sort", *ours, *invocation_registry})
     shared = {"model": models["r4"], "userInvocationTable": ours, "traceFn": lambda *_: None}
     decimals = Context(prec=_DIGITS)
+    # What is cached keeps these, and not the types of all nodes.
+    tree, expression, resource_type = typed.tree, typed.expression, typed.resource_type
 
-    def items(raw: str) -> Iterator[Any]:
-        root = [ResourceNode(json.loads(raw, parse_float=Decimal), typed.resource_type)]
-        variables = {**_VARIABLES, **dict.fromkeys(("context", "resource", "rootResource"), root)}
-        context = {**shared, "dataRoot": root, "vars": variables, "now": datetime.now().astimezone()}
-        try:
-            with localcontext(decimals):
-                found = evaluate(context, root)
-        except SeveralItems:
-            raise
-        except FailedError as failed:
-            raise _failure(typed.expression, failed.__cause__, failed.start, failed.end) from failed.__cause__
-        except Exception as error:
-            raise _failure(typed.expression, error, 0, len(typed.expression)) from error
-        return (value for item in found if (value := as_json(item)) is not None)
+    def over_resources(evaluate: Callable[[dict[str, Any], list[Any]], list[Any]]) -> EvaluateResource:
+        def items(raw: str) -> Iterator[Any]:
+            root = [ResourceNode(json.loads(raw, parse_float=Decimal), resource_type)]
+            variables = {**_VARIABLES, **dict.fromkeys(("context", "resource", "rootResource"), root)}
+            context = {**shared, "dataRoot": root, "vars": variables, "now": datetime.now().astimezone()}
+            try:
+                with localcontext(decimals):
+                    found = evaluate(context, root)
+            except SeveralItems:
+                raise
+            except FailedError as failed:
+                raise _failure(expression, failed.__cause__, failed.start, failed.end) from failed.__cause__
+            except Exception as error:
+                raise _failure(expression, error, 0, len(expression)) from error
+            return (value for item in found if (value := as_json(item)) is not None)
 
-    return items
+        return items
+
+    return InMemory(
+        over_resources(plain),
+        lambda marks: over_resources(marked(tree, expression, model, marks, plain)),
+    )
 
 
 class MemoryRows:
-    """The items of every resource in `resources`, which are (id, text) rows. The order is theirs."""
+    """The items of every resource in `resources`, which are (id, text) rows. The order is theirs.
 
-    def __init__(self, resources: Rows, evaluate: EvaluateResource) -> None:
+    With `with_operators` it is noted what the expression's operators do.
+    """
+
+    def __init__(self, resources: Rows, expression: InMemory, *, with_operators: bool = False) -> None:
         self._resources = resources
-        self._evaluate = evaluate
+        self._marks = OperatorMarks() if with_operators else None
+        self._evaluate = expression.evaluate if self._marks is None else expression.marked(self._marks)
         self.in_memory_active_ns = 0
 
     @property
     def sql_active_ns(self) -> int:
         """How long the database took to hand over the resources."""
         return self._resources.sql_active_ns
+
+    @property
+    def operators(self) -> tuple[OperatorTime, ...]:
+        """What the operators did so far, if that is noted."""
+        return () if self._marks is None else self._marks.times()
 
     def batches(self) -> Iterator[list[Row]]:
         """Raises EvaluationError."""

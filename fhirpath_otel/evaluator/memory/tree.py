@@ -38,6 +38,14 @@ Evaluate = Callable[[Context, Items], Items]
 _NODE = "fhirpath-otel"  # the type of our nodes in fhirpathpy's tree: one more that it can evaluate
 _LOGIC = frozenset(("and", "or", "xor", "implies"))
 _SINGLETONS = frozenset(("<", "<=", ">", ">=", "+", "-", "*", "/", "div", "mod", "&"))
+_LITERALS = (
+    syntax.EmptyLiteral,
+    syntax.BooleanLiteral,
+    syntax.StringLiteral,
+    syntax.NumberLiteral,
+    syntax.TemporalLiteral,
+    syntax.QuantityLiteral,
+)
 _NAMES = {"in": "inOp", "contains": "containsOp", "is": "isOp", "as": "asOp"}
 
 # These work on values, and would take a node of a resource for none.
@@ -59,7 +67,7 @@ def compiled(typed: TypedExpression, model: Model, functions: Collection[str]) -
         if obstacle := _obstacle(node, model, functions):
             message, start, end = obstacle
             raise ExpressionTypeError(message, typed.expression, start, end)
-    return _Compiler(model).compile(typed.tree)
+    return Compiler(model).compile(typed.tree)
 
 
 class FailedError(Exception):
@@ -103,7 +111,9 @@ def _parameter(evaluate: Evaluate | None, text: str = "") -> dict[str, Any]:
     return {"type": _NODE, "evaluate": evaluate, "text": text}
 
 
-class _Compiler:
+class Compiler:
+    """Makes a closure of every node; `compile` makes it of any."""
+
     def __init__(self, model: Model) -> None:
         self.model = model
         self.compilers: dict[type[syntax.Node], Callable[[Any], Evaluate]] = {
@@ -118,6 +128,7 @@ class _Compiler:
         }
 
     def compile(self, node: syntax.Node) -> Evaluate:
+        """The evaluation of a node."""
         compiler = self.compilers.get(type(node))
         if compiler is not None:
             return compiler(node)
@@ -281,11 +292,11 @@ class _Compiler:
         return fold
 
     def union(self, node: syntax.Operation) -> Evaluate:
+        if is_constant(node):
+            values = distinct(value for operand in node.operands for value in _literal(operand))
+            return lambda _context, _this: list(values)
         parts = [self.compile(operand) for operand in node.operands]
-        if any(type(operand) in self.compilers for operand in node.operands):
-            return lambda context, this: distinct(item for part in parts for item in part(context, this))
-        values = distinct(value for operand in node.operands for value in _literal(operand))
-        return lambda _context, _this: list(values)
+        return lambda context, this: distinct(item for part in parts for item in part(context, this))
 
     def membership(self, node: syntax.Operation, listed: frozenset[str]) -> Evaluate:
         """In a list of strings, however long: a set of codes would else be searched code by code."""
@@ -325,6 +336,13 @@ class _Compiler:
             )
 
         return signed
+
+
+def is_constant(node: syntax.Node) -> bool:
+    """Whether it is a literal, or a union of literals: evaluated when it is compiled."""
+    if isinstance(node, syntax.Operation):
+        return node.operator == "|" and all(isinstance(operand, _LITERALS) for operand in node.operands)
+    return isinstance(node, _LITERALS)
 
 
 def _with_value(evaluate: Evaluate) -> Evaluate:

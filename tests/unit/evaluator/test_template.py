@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fhirpath_otel.evaluator.functions import FUNCTIONS
 from fhirpath_otel.evaluator.model import load_model
 from fhirpath_otel.evaluator.parser import parse
-from fhirpath_otel.evaluator.template import expression_template, known_names
+from fhirpath_otel.evaluator.template import expression_template, known_names, operator_names
 
 
 def text_of(expression: str) -> str | None:
@@ -98,3 +99,9 @@ def test_names_of_the_model_and_of_functions_are_known(name):
 
 def test_no_name_that_only_a_user_could_have_chosen_is_known():
     assert not {"Meier", "meier", ""} & known_names(load_model())
+
+
+def test_operators_are_functions_symbols_and_elements_and_nothing_of_a_user():
+    names = operator_names(load_model())
+    assert names >= {*FUNCTIONS, "and", "!=", "|", "div", "is", "in", "+", "[]", "given", "Patient"}
+    assert not names & {"Meier", "meier", "`given`", "'Meier'", "%meier", "", "5"}

@@ -80,6 +80,16 @@ def test_the_weights_estimate_the_evaluations_below_sampled_callers(state):
     assert abs(estimate - total) < 8 * total**0.5
 
 
+@pytest.mark.parametrize(
+    ("randomness", "chance", "draw"),
+    [(QUARTER, 0.99, Draw(4.0, QUARTER, QUARTER)), (QUARTER - 1, 0.0, None)],
+)
+def test_a_trace_that_has_its_id_already_is_chosen_by_that(randomness, chance, draw):
+    made = below()
+    made.randomness = randomness
+    assert Baseline(0.25, lambda: chance).draw(made) == draw
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.25, 0.9])
 def test_the_passes_between_draws_are_as_if_each_had_been_drawn(rate):
     baseline = Baseline(rate, random.Random(4).random)  # noqa: S311

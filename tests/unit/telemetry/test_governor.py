@@ -8,11 +8,13 @@ import random
 import pytest
 
 from fhirpath_otel import semconv
-from fhirpath_otel.telemetry.evaluation import Outcome
+from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
 from fhirpath_otel.telemetry.governor import FIRST_TRACES, TRACE_EVERY_SECONDS, Costs, Governor
+from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.watch import NEVER, Watch
 
 DROPPED = Outcome(False, semconv.DROPPED, semconv.NOT_SELECTED)
+KEPT = Outcome(True, semconv.KEPT, semconv.BASELINE, 1)
 COSTS = {
     "counted": 200.0,
     "call": 600.0,
@@ -47,6 +49,13 @@ def watch(only_stage=None, has_operators=False) -> Watch:
     made = Watch("hash", None, DROPPED, None)
     made.only_stage, made.has_operators = only_stage, has_operators
     return made
+
+
+def judge(governor, duration_ns, spent_ns, outcome=DROPPED, watching=None, operators=(), in_turn=False):
+    evaluation = Evaluation()
+    evaluation.duration_ns, evaluation.outcome = duration_ns, outcome
+    evaluation.operators, evaluation.in_turn = operators, in_turn
+    governor.judged(evaluation, watching, spent_ns)
 
 
 def learn(governor, watching, micros, times=1):
@@ -126,17 +135,17 @@ def test_the_ratio_is_what_was_spent_to_what_was_evaluated(governor):
     watching = watch()
     learn(governor, watching, 1_000)
     assert governor.ratio() == pytest.approx(COSTS["stages"] / 1_000_000)
-    governor.judged(1_000_000.0, 30_000.0, 0)
+    judge(governor, 1_000_000, 30_000.0)
     assert governor.ratio() == pytest.approx((32 * COSTS["stages"] + 30_000) / 33_000_000)
 
 
 def test_the_ratio_is_that_of_the_last_seconds(governor, clock):
-    governor.judged(1_000_000.0, 900_000.0, 0)
+    judge(governor, 1_000_000, 900_000.0)
     assert governor.ratio() == pytest.approx(0.9)
     clock.now += 11
     governor.ratio()
     clock.now += 1
-    governor.judged(1_000_000.0, 10_000.0, 0)
+    judge(governor, 1_000_000, 10_000.0)
     assert governor.ratio() == pytest.approx(0.01)
     clock.now -= 3_600  # a clock that steps back
     assert governor.ratio() == pytest.approx(0.01)
@@ -147,9 +156,11 @@ def keep_all(governor, evaluations, duration_ns, clock=None, seconds=0.0):
     for _ in range(evaluations):
         if clock is not None:
             clock.now += seconds
-        spans = 6 if governor.affords_trace() else 0
-        kept += bool(spans)
-        governor.judged(duration_ns, 400_000.0 - 6 * governor.exporting_ns if spans else 0.0, spans)
+        if governor.affords_trace():
+            kept += 1
+            judge(governor, duration_ns, 400_000.0 - governor.exporting_ns, KEPT)
+        else:
+            judge(governor, duration_ns, 0.0)
     return kept
 
 
@@ -170,3 +181,13 @@ def test_what_finishing_takes_is_followed_by_its_median(governor):
         governor.finished(10_000_000 if chance.random() < 0.2 else 3_000)
     assert governor.costs.finish == pytest.approx(3_000, rel=0.3)
     assert governor.costs.cold == pytest.approx(3.0, rel=0.3)
+
+
+def test_what_a_mark_takes_is_learnt_from_how_much_longer_marked_evaluations_are(governor):
+    watching = watch(has_operators=True)
+    learn(governor, watching, 100, times=50)
+    operators = (OperatorTime("where", 0, 5, 13, 1_000, 1, 1),)
+    for _ in range(400):
+        judge(governor, 100_000 + 13 * 700, 5_000.0, DROPPED, watching, operators, in_turn=True)
+    assert governor.costs.mark == pytest.approx(700, rel=0.1)
+    assert watching.marks == pytest.approx(13, rel=0.1)

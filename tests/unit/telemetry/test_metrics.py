@@ -13,6 +13,7 @@ from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding, metrics, routes
 from fhirpath_otel.telemetry.database_memory import DatabaseMemory, InUse
 from fhirpath_otel.telemetry.finding import Finding
+from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.recorder import Decision
 from fhirpath_otel.telemetry.redaction import Disclosure, Template, template_from
 
@@ -189,6 +190,7 @@ def test_every_metric_is_emitted_with_the_units_of_the_table(make_telemetry):
         template=template_from("Patient"),
         rss_start=1,
         rss_peak=2,
+        operators=(OperatorTime("where", 0, 5, 1, 1, 1, 1),),
     )
     database = DatabaseMemory("duckdb", 1, lambda: InUse(1, 1))
     telemetry.recorder.databases.add(database)
@@ -350,7 +352,9 @@ def test_a_fork_waits_for_a_thread_that_folds(make_telemetry):
 
 
 def test_a_process_makes_at_most_2000_series(make_telemetry):
-    telemetry = make_telemetry(lambda _: DROP, max_expressions=500, watches_memory=True)
+    telemetry = make_telemetry(
+        lambda _: DROP, max_expressions=500, watches_memory=True, disclosure=Disclosure(is_operator=bool)
+    )
     reasons = [f"reason{number}" for number in range(60)]
     telemetry.recorder._decide = lambda evaluation: Decision(False, reasons[evaluation.result_count % 60])
     for number in range(6_000):
@@ -365,6 +369,7 @@ def test_a_process_makes_at_most_2000_series(make_telemetry):
             result_count=number,
             cache_hit=bool(number % 2),
             template=template_from(str(number)),
+            operators=(OperatorTime(f"operator{number % 150}", 0, 5, 1, 1, 1, 1),),
         )
     telemetry.recorder.lost("span", "file_error")
     [scope] = telemetry.reader.get_metrics_data().resource_metrics[0].scope_metrics

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.finding import Finding
+from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.redaction import Disclosure, Template
 
 TEMPLATE = Template("Patient.name.where(use = ?).family", "0123456789abcdef")
@@ -156,3 +157,66 @@ def test_the_setting_says_what_is_shown_of_an_expression(make_telemetry, capture
     assert {name for name in attributes if name.startswith("fhirpath.expression.")} == shown
     if capture == "full":
         assert attributes["fhirpath.expression.text"] == "Patient.name.where(use = 'official').family"
+
+
+def test_a_fallback_into_memory_tells_its_place(telemetry):
+    finish(telemetry, obstacle=(8, 13))
+    root = telemetry.spans()["fhirpath evaluate Patient"]
+    assert (root.attributes["fhirpath.fallback.position"], root.attributes["fhirpath.fallback.length"]) == (
+        8,
+        5,
+    )
+    telemetry.exporter.clear()
+    finish(telemetry)
+    assert "fhirpath.fallback.position" not in telemetry.spans()["fhirpath evaluate Patient"].attributes
+
+
+def test_the_sql_span_is_the_one_that_a_driver_was_told(telemetry):
+    told = SpanContext(0xABC, 0x77, False)
+    finish(telemetry, premade=told)
+    spans = telemetry.spans()
+    assert spans["fhirpath sql"].context.span_id == 0x77
+    assert {span.context.trace_id for span in spans.values()} == {0xABC}
+    assert [span.context.span_id for span in spans.values()].count(0x77) == 1
+
+
+OPERATORS = (
+    OperatorTime("where", 13, 5, calls=3, active_ns=400, input_count=6, output_count=2),
+    OperatorTime("CANARY", None, None, calls=1, active_ns=100, input_count=1, output_count=0),
+)
+
+
+def test_operators_are_spans_below_the_stage_in_memory_one_after_the_other(make_telemetry):
+    telemetry = make_telemetry(disclosure=Disclosure(is_operator={"where"}.__contains__))
+    finish(telemetry, stages=("parse", "in_memory", "sql"), operators=OPERATORS)
+    spans = telemetry.spans()
+    stage = spans["fhirpath in_memory"]
+    where, unknown = spans["fhirpath where"], spans["fhirpath ?"]
+    assert {where.parent.span_id, unknown.parent.span_id} == {stage.context.span_id}
+    assert {where.kind, unknown.kind} == {SpanKind.INTERNAL}
+    assert (where.start_time - stage.start_time, where.end_time - stage.start_time) == (0, 400)
+    assert (unknown.start_time - stage.start_time, unknown.end_time - stage.start_time) == (400, 500)
+    assert dict(where.attributes) == {
+        "fhirpath.timing": "attributed",
+        "fhirpath.operator.name": "where",
+        "fhirpath.operator.position": 13,
+        "fhirpath.operator.length": 5,
+        "fhirpath.operator.calls": 3,
+        "fhirpath.operator.input.count": 6,
+        "fhirpath.operator.output.count": 2,
+    }
+    assert dict(unknown.attributes) == {
+        "fhirpath.timing": "attributed",
+        "fhirpath.operator.name": "?",
+        "fhirpath.operator.calls": 1,
+        "fhirpath.operator.input.count": 1,
+        "fhirpath.operator.output.count": 0,
+    }
+    assert "CANARY" not in "".join(span.to_json() for span in spans.values())
+
+
+def test_an_error_marks_no_operator(telemetry):
+    finish(telemetry, "evaluation", stages=("sql", "in_memory"), operators=OPERATORS)
+    spans = telemetry.spans()
+    assert spans["fhirpath in_memory"].status.status_code is StatusCode.ERROR
+    assert spans["fhirpath ?"].status.status_code is StatusCode.UNSET

@@ -28,4 +28,4 @@ PATIENT = """{
 
 def answer(expression: str, resource: str = PATIENT, resource_type: str = "Patient") -> list:
     typed = check(parse(expression), expression, resource_type, load_model())
-    return list(compile_expression(typed)(resource))
+    return list(compile_expression(typed).evaluate(resource))
