@@ -23,6 +23,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.calls import watch_calls
 from fhirpath_otel.telemetry.evaluation import Evaluation
+from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Template, template_from
 
@@ -40,6 +41,9 @@ SLOW_NOTES_NS = 2_000_000_000
 DIMENSION = "tenant"
 
 Evaluate = Callable[[int], None]
+Engine = Callable[[int], list[Any]]
+
+_OPERATORS = tuple(OperatorTime(name, 0, 5, 1, 500, 1, 2) for name in ("given", "where", "exists"))
 
 
 class Clock:
@@ -107,7 +111,13 @@ class Load:
                     pass
             return [None] * (number % 3)
 
-        watched = watch_calls(self.recorder, engine, describe)
+        function: Engine = engine
+
+        def with_operators(evaluation: Evaluation) -> Engine:
+            evaluation.operators = _OPERATORS
+            return function
+
+        watched = watch_calls(self.recorder, function, describe, with_operators=with_operators)
 
         def evaluate(number: int) -> None:
             with contextlib.suppress(NoSuchFunctionError):

@@ -22,12 +22,15 @@ from benchmarks.evaluation import write_resources
 from benchmarks.other_ways import NotesOnly, PlainSpans, plain_spans
 from fhirpath_otel import semconv, settings
 from fhirpath_otel.analysis.analyser import Analyser
+from fhirpath_otel.engines.fhirpathpy import with_operators
+from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.telemetry.calls import watch_calls
 from fhirpath_otel.telemetry.evaluation import Evaluation
 from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.recorder import Recorder
-from fhirpath_otel.telemetry.redaction import template_from
+from fhirpath_otel.telemetry.redaction import Disclosure, template_from
 
 if TYPE_CHECKING:
     from opentelemetry import trace
@@ -60,7 +63,7 @@ def make_recorder(detail: str, clock: Callable[[], float] | None = None, **provi
 
     `clock` is what sampler and governor go by.
     """
-    values, analyser = settings.current(), Analyser()
+    values, analyser, model = settings.current(), Analyser(), load_model()
     reasons = Reasons(values)
     clocks: dict[str, Any] = {} if clock is None else {"clock": clock}
     governor = Governor(values.overhead_budget, detail, **clocks)
@@ -70,6 +73,11 @@ def make_recorder(detail: str, clock: Callable[[], float] | None = None, **provi
         may_find=analyser.may_find,
         ordinary=reasons,
         governor=governor,
+        disclosure=Disclosure(
+            values.capture_expression,
+            model.resource_types.__contains__,
+            operator_names(model).__contains__,
+        ),
         max_expressions=values.max_expressions,
         **providers,
     )
@@ -109,7 +117,7 @@ def _compiled(patient: Any) -> Work:
         evaluation.execution_mode, evaluation.compiled_before = semconv.IN_MEMORY, True
 
     def under(recorder: Recorder) -> Evaluate:
-        watched = watch_calls(recorder, compiled, describe)
+        watched = watch_calls(recorder, compiled, describe, with_operators=with_operators(compiled, COMPILED))
         return lambda: watched(patient)
 
     def alone() -> object:
