@@ -147,13 +147,14 @@ def ratio(one: Callable[[], object], other: Callable[[], object], pairs: int) ->
 
 
 def ratio_to_bar(
-    one: Callable[[], object], other: Callable[[], object], bar: float, pilot: int, most: int
+    one: Callable[[], object], other: Callable[[], object], bar: float, pilot: int, between: tuple[int, int]
 ) -> Ratio:
-    """With as many pairs, from `pilot` to `most`, as a pilot run says are needed to tell on which side of `bar` it is.
+    """With as many pairs, within limits, as a pilot run says are needed to tell on which side of `bar` it is.
 
     The pilot is thrown away: a run that ends when one likes what one sees has no honest interval.
     """
-    return ratio(one, other, min(max(ratio(one, other, pilot).pairs_for(bar), pilot), most))
+    least, most = between
+    return ratio(one, other, min(max(ratio(one, other, pilot).pairs_for(bar), least), most))
 
 
 def _of_totals(times: Sequence[tuple[float, float]]) -> Interval:

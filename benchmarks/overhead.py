@@ -8,8 +8,8 @@ statement would be handed to another one for Ctrl-C, which makes evaluations lon
 
 Spans go out over OTLP to a process of its own, and are flushed within what is measured: every five seconds as the SDK
 does by itself, and with plain SDK spans before its queue is full, as it would drop them. Few blocks have a flush, so it
-shows in the ratio of the totals only. The metrics are collected once at the end of each: what that costs is a figure
-of its own, to be set against the minute between two collections of the SDK.
+shows in the ratio of the totals only; a quick run is over before the first. The metrics are collected once at the end
+of each: what that costs is a figure of its own, to be set against the minute between two collections of the SDK.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ DETAILS = (semconv.OFF, semconv.BASIC, semconv.STAGE_DETAIL, semconv.OPERATOR_DE
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is run: pairs where there is no bar, and at most where there is.
+    """How much is run: pairs where there is no bar and for a pilot, and between how many where there is one.
 
     There it is also warmed up for some seconds, in which the first traces, paid in advance, are spent.
     """
 
     warm_up: float
     pairs: int
-    most_pairs: int
+    pairs_to_bar: tuple[int, int]
     growth: growth.Effort
     memory: memory.Effort
 
 
-QUICK = Effort(1.5, 21, 201, growth.Effort(9, 10_000), memory.Effort(1, 200_000))
-FULL = Effort(5.0, 101, 2_001, growth.Effort(31, 40_000), memory.Effort(3, 4_000_000))
+QUICK = Effort(1.0, 21, (21, 151), growth.Effort(9, 10_000), memory.Effort(1, 100_000))
+FULL = Effort(5.0, 101, (1_001, 2_401), growth.Effort(31, 40_000), memory.Effort(3, 4_000_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def ratio_figures(work: Work, addresses: dict[str, str], effort: Effort) -> Iter
         if bar is None:
             found = harness.ratio(block, bare, effort.pairs)
         else:
-            found = harness.ratio_to_bar(block, bare, bar, effort.pairs, effort.most_pairs)
+            found = harness.ratio_to_bar(block, bare, bar, effort.pairs, effort.pairs_to_bar)
         details = {} if arm.sdk is None or arm.spans_per_evaluation else account(arm.sdk)
         yield from found.figures(f"{work.name}: {arm.name}", bar, **details)
         if arm.sdk is not None:

@@ -14,7 +14,7 @@ from benchmarks import growth, memory, overhead, works
 TINY = overhead.Effort(
     warm_up=0.0,
     pairs=3,
-    most_pairs=3,
+    pairs_to_bar=(3, 3),
     growth=growth.Effort(1, 64, ((1, 1), (2, 3))),
     memory=memory.Effort(1, 640, 20),
 )
