@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +93,12 @@ def compile_figures(runs: int) -> Iterator[Figure]:
     """Parse, check and plan of each expression, and a look into the cache."""
     for name, text in EXPRESSIONS.items():
         planned(text)
-        parse_only = harness.median_seconds(lambda text=text: parse(text), runs) * 1e6
-        cached = harness.median_seconds(lambda text=text: cached_parse(text), runs) * 1e6
+        parse_only = harness.median_seconds(partial(parse, text), runs) * 1e6
+        cached = harness.median_seconds(partial(cached_parse, text), runs) * 1e6
         yield harness.at_most(f"parse {name}", parse_only, "µs", 15)
         yield harness.at_most(
             f"parse + check + plan {name}, cold",
-            harness.median_seconds(lambda text=text: planned(text), runs) * 1e6,
+            harness.median_seconds(partial(planned, text), runs) * 1e6,
             "µs",
             150,
         )
@@ -116,13 +117,13 @@ def evaluation_figures(database: Any, connection: duckdb.DuckDBPyConnection, run
         assert ours == theirs, f"{name}: the rows differ"
 
         python = harness.paired(
-            lambda text=text: database.evaluate(text).fetchall(),
-            lambda hand=hand: connection.execute(hand).fetchall(),
+            partial(_rows, database.evaluate, text),
+            partial(_rows, connection.execute, hand),
             runs,
         )
         inside = harness.paired(
-            lambda s=statement: connection.execute(folded(s.text), list(s.parameters)).fetchall(),
-            lambda hand=hand: connection.execute(folded(hand)).fetchall(),
+            partial(_rows, connection.execute, folded(statement.text), list(statement.parameters)),
+            partial(_rows, connection.execute, folded(hand)),
             runs,
         )
         yield Figure(f"{name}: rows", len(ours), "rows")
@@ -132,6 +133,14 @@ def evaluation_figures(database: Any, connection: duckdb.DuckDBPyConnection, run
         yield harness.at_most(f"{name}: ours / by hand, into Python", python[2], "ratio", 2)
 
 
+def _rows(execute: Callable[..., Any], *arguments: Any) -> object:
+    return execute(*arguments).fetchall()
+
+
+def _each(evaluate: Callable[[Any], object], resources: list[Any]) -> object:
+    return [evaluate(one) for one in resources]
+
+
 def fhirpathpy_figures(folder: Path, count: int, database: Any) -> Iterator[Figure]:
     """The loop over fhirpathpy against ours."""
     part = min(count, 500)
@@ -139,17 +148,15 @@ def fhirpathpy_figures(folder: Path, count: int, database: Any) -> Iterator[Figu
         with (folder / f"{text.partition('.')[0]}.ndjson").open() as lines:
             parsed = [json.loads(line) for line in itertools.islice(lines, part)]
         evaluate = fhirpathpy.compile(text, models["r4"])
-        loop = (
-            harness.seconds(lambda e=evaluate, resources=parsed: [e(one) for one in resources]) * count / part
-        )
-        ours = harness.median_seconds(lambda text=text: database.evaluate(text).fetchall(), 3)
+        loop = harness.seconds(partial(_each, evaluate, parsed)) * count / part
+        ours = harness.median_seconds(partial(_rows, database.evaluate, text), 3)
         yield Figure(f"{name}: fhirpathpy, scaled from {part}", loop, "s")
         yield Figure(f"{name}: fhirpathpy / ours", loop / ours, "ratio")
 
 
 def main() -> None:
     """Makes the resources, loads them, measures, and prints."""
-    options = harness.arguments("Evaluation against SQL written by hand and against fhirpathpy.")
+    options = harness.options("Evaluation against SQL written by hand and against fhirpathpy.").parse_args()
     count, runs = (20_000, 7) if options.quick else (100_000, 15)
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)

@@ -11,24 +11,31 @@ import gc
 import json
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter, process_time
 
 from rich.console import Console
 from rich.table import Table
 
+Detail = float | str
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured figure; `holds` is None where there is no bar for it, or where the noise leaves it open."""
+    """One measured figure; `holds` is None where there is no bar for it, or where the noise leaves it open.
+
+    `limits` are those of its 95 % interval, `details` what else there is to say.
+    """
 
     name: str
     value: float
     unit: str
     bar: str | None = None
     holds: bool | None = None
+    limits: tuple[float, float] | None = None
+    details: dict[str, Detail] = field(default_factory=dict)
 
 
 def at_most(name: str, value: float, unit: str, bar: float) -> Figure:
@@ -69,26 +76,54 @@ def paired(one: Callable[[], object], other: Callable[[], object], runs: int) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Ratio:
-    """How long one thing takes to another: the median over pairs, its 95 % interval, and the ratio of the totals."""
+class Interval:
+    """An estimate with the limits of its 95 % interval."""
 
-    median: float
+    value: float
     low: float
     high: float
-    totals: float
 
-    def figures(self, name: str, bar: float | None = None) -> list[Figure]:
+    def figure(self, name: str, unit: str, bar: float | None = None, **details: Detail) -> Figure:
         """What to print; a bar within the interval is neither met nor missed."""
-        median = Figure(name, self.median, "ratio")
-        if bar is not None:
-            holds = True if self.high <= bar else False if self.low > bar else None
-            median = Figure(name, self.median, "ratio", f"≤ {bar:g}", holds)
+        limits = (self.low, self.high)
+        if bar is None:
+            return Figure(name, self.value, unit, limits=limits, details=details)
+        holds = True if self.high <= bar else False if self.low > bar else None
+        return Figure(name, self.value, unit, f"≤ {bar:g}", holds, limits, details)
+
+
+def median(values: Iterable[float]) -> Interval:
+    """The median; its interval is by order statistics, which supposes nothing about how the noise is distributed."""
+    ordered = sorted(values)
+    reach = math.ceil(0.98 * math.sqrt(len(ordered)))
+    middle = (len(ordered) - 1) / 2
+    return Interval(
+        statistics.median(ordered),
+        ordered[max(0, math.floor(middle - reach))],
+        ordered[min(len(ordered) - 1, math.ceil(middle + reach))],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How long one thing takes to another: in the median over pairs, and in total, where what is rare shows."""
+
+    median: Interval
+    totals: Interval
+    pairs: int
+
+    def figures(self, name: str, bar: float | None = None, **details: Detail) -> list[Figure]:
+        """What to print; the bar is for both."""
         return [
-            median,
-            Figure("    95 % from", self.low, "ratio"),
-            Figure("    95 % to", self.high, "ratio"),
-            Figure("    of the totals", self.totals, "ratio"),
+            self.median.figure(name, "ratio", bar, pairs=self.pairs, **details),
+            self.totals.figure("    of the totals", "ratio", bar),
         ]
+
+    def pairs_for(self, bar: float) -> int:
+        """About how many pairs make the interval of the median half as wide as the distance to the bar."""
+        reach = max(self.median.high - self.median.value, self.median.value - self.median.low)
+        distance = max(abs(bar - self.median.value), 1e-6)
+        return math.ceil(self.pairs * (2 * reach / distance) ** 2)
 
 
 def ratio(one: Callable[[], object], other: Callable[[], object], pairs: int) -> Ratio:
@@ -108,43 +143,65 @@ def ratio(one: Callable[[], object], other: Callable[[], object], pairs: int) ->
             times.append((cpu_seconds(one), second))
         else:
             times.append((cpu_seconds(one), cpu_seconds(other)))
-    ratios = sorted(first / second for first, second in times)
-    # The interval of a median by order statistics: it supposes nothing about how the noise is distributed.
-    reach = math.ceil(0.98 * math.sqrt(pairs))
-    middle = (pairs - 1) / 2
-    return Ratio(
-        statistics.median(ratios),
-        ratios[max(0, math.floor(middle - reach))],
-        ratios[min(pairs - 1, math.ceil(middle + reach))],
-        sum(first for first, _ in times) / sum(second for _, second in times),
-    )
+    return Ratio(median(first / second for first, second in times), _of_totals(times), pairs)
 
 
-def arguments(description: str) -> argparse.Namespace:
+def ratio_to_bar(
+    one: Callable[[], object], other: Callable[[], object], bar: float, pilot: int, between: tuple[int, int]
+) -> Ratio:
+    """With as many pairs, within limits, as a pilot run says are needed to tell on which side of `bar` it is.
+
+    The pilot is thrown away: a run that ends when one likes what one sees has no honest interval.
+    """
+    least, most = between
+    return ratio(one, other, min(max(ratio(one, other, pilot).pairs_for(bar), least), most))
+
+
+def _of_totals(times: Sequence[tuple[float, float]]) -> Interval:
+    """The ratio of the sums, with the interval of a ratio estimate."""
+    first, second = sum(one for one, _ in times), sum(other for _, other in times)
+    found = first / second
+    spread = math.sqrt(sum((one - found * other) ** 2 for one, other in times)) / second
+    return Interval(found, found - 1.96 * spread, found + 1.96 * spread)
+
+
+def options(description: str) -> argparse.ArgumentParser:
     """The options of every benchmark: `quick` and `json`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="smaller, for under a minute")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the figures as JSON")
-    return parser.parse_args()
+    return parser
 
 
-def report(title: str, figures: list[Figure], json_file: Path | None) -> None:
+def report(title: str, figures: Sequence[Figure], json_file: Path | None) -> None:
     """Prints the figures as a table; a bar that does not hold is said plainly, and is no failure of the program."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    table.add_column("unit")
-    table.add_column("bar")
-    table.add_column("holds")
-    for one in figures:
-        holds = {True: "yes", False: "NO", None: "open" if one.bar else ""}[one.holds]
-        table.add_row(
-            one.name,
-            f"{one.value:,.4g}" if one.value < 1000 else f"{one.value:,.0f}",
-            one.unit,
-            one.bar or "",
-            holds,
-        )
-    Console(width=110).print(table)
+    columns: dict[str, list[str]] = {
+        "figure": [one.name for one in figures],
+        "value": [_number(one.value) for one in figures],
+        "95 %": ["" if one.limits is None else " – ".join(map(_number, one.limits)) for one in figures],
+        "unit": [one.unit for one in figures],
+        "bar": [one.bar or "" for one in figures],
+        "holds": [{True: "yes", False: "NO", None: "open" if one.bar else ""}[one.holds] for one in figures],
+        "details": [_details(one) for one in figures],
+    }
+    table, rows = Table(title=title, title_justify="left"), list[list[str]]()
+    for name, texts in columns.items():
+        if any(texts):
+            table.add_column(name, justify="right" if name in {"value", "95 %"} else "left")
+            rows.append(texts)
+    for row in zip(*rows, strict=True):
+        table.add_row(*row)
+    Console(width=170 if any(columns["details"]) else 110).print(table)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _details(figure: Figure) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value if isinstance(value, str) else _number(value)}"
+        for name, value in figure.details.items()
+    )
