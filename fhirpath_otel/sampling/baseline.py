@@ -30,6 +30,7 @@ class Baseline:
     def __init__(self, rate: float, chance: Callable[[], float]) -> None:
         self._threshold = threshold_of(rate)
         self._chance = chance
+        self.weight = 1 / rate if rate > 0 else 0.0
         self._log_of_others = math.log1p(-rate) if rate < 1 else -math.inf
 
     def passes(self) -> int:

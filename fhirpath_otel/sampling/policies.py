@@ -140,16 +140,26 @@ class Reasons:
         self._usual = UsualDurations(settings.max_expressions)
         self._baseline = Baseline(settings.baseline_rate, chance)
         sightings = FirstSightings(MAX_SIGHTINGS if settings.max_expressions else 0)
-        self._unjudged = 0
+        self._unjudged = {semconv.SLOW: 0.0, semconv.BASELINE: 0.0}
         self.judges_all = bool(own)
         self.policies: tuple[Policy, ...] = (
             Policy(semconv.FORCED, is_forced),
             Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
             *own,
             Policy(semconv.BOTTLENECK, has_bottleneck),
-            Policy(semconv.SLOW, self._is_slow, seen=self._note, unjudged=self._take_unjudged),
+            Policy(
+                semconv.SLOW,
+                self._is_slow,
+                seen=self._note,
+                unjudged=lambda: self._take_unjudged(semconv.SLOW),
+            ),
             Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
-            Policy(semconv.BASELINE, lambda _: True, self._baseline.draw),
+            Policy(
+                semconv.BASELINE,
+                lambda _: True,
+                self._baseline.draw,
+                unjudged=lambda: self._take_unjudged(semconv.BASELINE),
+            ),
         )
 
     def passes(self) -> int:
@@ -166,12 +176,12 @@ class Reasons:
             return self.slow_ns
         return min(self.slow_ns, self._usual.note_all(expression, durations))
 
-    def suppressed(self, slow: int) -> None:
-        """Takes note of slow evaluations that were not judged: the next one that is kept stands for them too."""
-        self._unjudged += slow
+    def suppressed(self, reason: str, count: int) -> None:
+        """Takes note of evaluations that were not judged: the next one kept for the reason stands for them too."""
+        self._unjudged[reason] += count * (self._baseline.weight if reason == semconv.BASELINE else 1.0)
 
-    def _take_unjudged(self) -> float:
-        taken, self._unjudged = self._unjudged, 0
+    def _take_unjudged(self, reason: str) -> float:
+        taken, self._unjudged[reason] = self._unjudged[reason], 0.0
         return taken
 
     def _is_slow(self, evaluation: Evaluation) -> bool:

@@ -46,7 +46,7 @@ class _Nowhere:
 class _AllOrdinary:
     slow_ns = float("inf")
 
-    def suppressed(self, slow: int) -> None:
+    def suppressed(self, reason: str, count: int) -> None:
         pass
 
     def passes(self) -> int:

@@ -16,6 +16,7 @@ from opentelemetry import context as otel_context
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Evaluation
+from fhirpath_otel.telemetry.watch import CALLS_BATCH, LONG_NS, Turn
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.watch import Watch
     from fhirpath_otel.telemetry.watches import Kind
 
-BATCH = 128
-"""Ordinary calls that are added up at once: they leave less to add than evaluations with notes."""
+EACH = Turn(False, True)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,22 +46,22 @@ def watch_calls(
     returns, raises and is named stays as it is.
     """
     calls = _Calls(recorder, function, describe, with_operators)
-    active, add_up, get_current, clock = (
-        recorder.active,
-        recorder.add_up,
-        otel_context.get_current,
-        perf_counter_ns,
-    )
+    active, get_current, clock = recorder.active, otel_context.get_current, perf_counter_ns
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         if not (recorder.recording or recorder.is_recording()):
             return function(*arguments, **named)
         context = get_current()
-        seen = calls.last
-        watch = seen[1] if seen[0]() is context else calls.find(context)
-        if watch is None or not next(watch.passes, False):
+        seen, watch = calls.last
+        if seen() is not context:
+            watch = calls.find(context)
+        if watch is None:
             return calls.judged(arguments, named)
+        if not next(watch.passes, False):
+            turn = calls.turn(watch)
+            if turn.drawn or turn.detailed:
+                return calls.judged(arguments, named, turn)
         weight = 1
         if watch.timed_one_in > 1:
             weight = 0 if next(watch.untimed, False) else watch.weight()
@@ -77,10 +77,11 @@ def watch_calls(
             if duration_ns > watch.limit_ns:
                 calls.late(watch, started_ns, weight, None, result)
                 return result
-            waiting = watch.waiting
-            waiting.append((duration_ns, (), None, None, len(result), weight))
-            if len(waiting) >= BATCH:
-                add_up(watch)
+            if weight == 1:
+                watch.durations.append(duration_ns)
+                watch.results.append(len(result))
+            else:
+                watch.weighed.append((duration_ns, len(result), weight))
         if active:
             active.pop()
         return result
@@ -114,13 +115,21 @@ class _Calls:
             self.last = (weakref.ref(context), watch)
         return watch
 
-    def judged(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """A call that is noted, and judged by itself."""
+    def turn(self, watch: Watch) -> Turn:
+        """What falls on a call for which there was no pass left."""
+        if watch.retired or watch.mean_ns > LONG_NS:
+            return EACH  # Of a long one the memory is of interest, and it pays for being judged.
+        if len(watch.durations) + len(watch.weighed) >= CALLS_BATCH:
+            self._recorder.add_up(watch)
+        return watch.turn()
+
+    def judged(self, arguments: tuple[Any, ...], named: dict[str, Any], turn: Turn | None = None) -> Any:
+        """A call that is noted, and judged by itself; with a turn that is known, or to be told now."""
         recorder = self._recorder
         self.last = (lambda: None, None)  # In a forked child there are other watches.
         evaluation = recorder.begin()
         self._describe(evaluation)
-        recorder.expect(evaluation, self._known)
+        recorder.expect(evaluation, self._known, turn)
         function = self._function
         if evaluation.detail == semconv.OPERATOR_DETAIL and self._with_operators is not None:
             function = self._with_operators(evaluation)

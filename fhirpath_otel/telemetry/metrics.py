@@ -25,7 +25,7 @@ from fhirpath_otel.telemetry.evaluation import stage_values
 from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.routes import Routes
 from fhirpath_otel.telemetry.series import NO_SPAN
-from fhirpath_otel.telemetry.watch import Watch
+from fhirpath_otel.telemetry.watch import Watch, drained
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -60,7 +60,8 @@ that took.
 class Instruments:
     """The instruments of one meter. Threads may share it; a fork waits until nobody adds up.
 
-    `learn` is told of the ordinary evaluations that were added up, `ratio` says what telemetry costs.
+    `learn` is told of the ordinary evaluations that were added up, `suppressed` of those among them whose trace would
+    have been kept for a reason, had it been paid. `ratio` says what telemetry costs.
     `active` is where evaluations that are under way are counted, if that is known elsewhere.
     """
 
@@ -72,12 +73,14 @@ class Instruments:
         learn: Learn = lambda *_: None,
         ratio: Callable[[], float | None] = lambda: None,
         *,
+        suppressed: Callable[[str, int], None] | None = None,
         active: deque[None] | None = None,
     ) -> None:
         self._routes = Routes(meter, disclosure, max_expressions)
         self._histograms, self._counters = self._routes.histograms, self._routes.counters
         self._learn = learn
         self._ratio = ratio
+        self._suppressed = suppressed or _nobody_asks
         # Appending and popping are atomic, so that neither of them needs a lock.
         self.active: deque[None] = deque() if active is None else active
         self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
@@ -158,6 +161,7 @@ class Instruments:
         outcome: Outcome,
         expression: str | None,
         passes: Callable[[], int] | None,
+        affords: Callable[[], bool],
     ) -> Watch | None:
         """A new watch for evaluations like this one with this outcome.
 
@@ -166,7 +170,7 @@ class Instruments:
         with self._lock:
             if not self._measures() or len(self._watches) >= MAX_WATCHES:
                 return None
-            watch = Watch(expression, self._routes.route(evaluation, outcome), outcome, passes)
+            watch = Watch(expression, self._routes.route(evaluation, outcome), outcome, passes, affords)
             self._watches.append(watch)
         return watch
 
@@ -237,49 +241,41 @@ class Instruments:
     def _add_notes(self, watch: Watch) -> None:
         """Adds what waits at a watch to its series. Callers hold the lock."""
         began_ns = thread_time_ns()
-        notes, untimed = watch.drain(), watch.unaccounted()
+        untimed = watch.unaccounted()
+        notes, calls, weighed = drained(watch.waiting), drained(watch.durations), drained(watch.weighed)
+        evaluations = len(notes) + len(calls) + sum(weight for _, _, weight in weighed) + untimed
+        if not evaluations:
+            return
         try:
-            if notes:
-                evaluations, durations = self._add_sums(watch, notes)
-                self._learn(watch, durations, evaluations + untimed, thread_time_ns() - began_ns)
+            durations = sorted([*(note[0] for note in notes), *calls, *(call[0] for call in weighed)])
+            self._add_sums(watch, notes, sorted(calls), sorted(drained(watch.results)))
+            for duration_ns, results, weight in weighed:
+                self._add_sums(watch, [], [duration_ns], [results], weight)
             if untimed:
-                self._add_untimed(watch, untimed)
+                # They await the next one that is timed; until now the mean stands for them.
+                self._add_sums(watch, [], [round(watch.mean_ns)], [], untimed)
+            self._count(watch, durations, evaluations)
+            self._count_details(watch, notes, len(durations), evaluations)
+            if durations:
+                self._learn(watch, durations, evaluations, thread_time_ns() - began_ns)
         except Exception:  # noqa: BLE001 -- neither the other expressions nor the host may suffer
-            self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR, len(notes) + untimed)
+            self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR, evaluations)
 
-    def _add_sums(self, watch: Watch, notes: list[Note]) -> tuple[int, list[int]]:
-        """Returns how many evaluations these are, and the ascending durations of those that were timed."""
-        weights = {note[-1] for note in notes}
-        route, evaluations = watch.route, 0
-        for weight in weights:
-            those = notes if len(weights) == 1 else [note for note in notes if note[-1] == weight]
-            durations, stages, sql_ns, in_memory_ns, results, _ = zip(*those, strict=True)
-            evaluations += weight * len(those)
-            ascending = sorted(durations)
-            route.duration.note_all(ascending, weight)
-            if watch.only_stage is not None:
-                route.stages[watch.only_stage].note_all(ascending, weight)
-            elif any(stages):
+    def _add_sums(
+        self, watch: Watch, notes: list[Note], calls: list[int], results: list[int], weight: int = 1
+    ) -> None:
+        route = watch.route
+        if notes:
+            durations, stages, sql_ns, in_memory_ns, counts = zip(*notes, strict=True)
+            route.duration.note_all(sorted(durations))
+            results = sorted(count for count in counts if count is not None)
+            if any(stages):
                 self._add_stages(route, stages, sql_ns, in_memory_ns)
-            if route.results is not None:
-                route.results.note_all(sorted(result for result in results if result is not None), weight)
-        if len(weights) > 1:
-            ascending = sorted(note[0] for note in notes)
-        detailed = len(notes) if watch.only_stage else sum(1 for note in notes if note[1])
-        self._count(watch, ascending, evaluations)
-        self._count_detail(semconv.STAGE_DETAIL, detailed)
-        self._count_detail(semconv.BASIC, len(notes) - detailed)
-        self._count_detail(semconv.COUNTED, evaluations - len(notes))
-        return evaluations, ascending
-
-    def _add_untimed(self, watch: Watch, evaluations: int) -> None:
-        """Counts evaluations that await the next one that is timed, with the mean duration until now."""
-        mean = [round(watch.mean_ns)]
-        watch.route.duration.note_all(mean, evaluations)
+        route.duration.note_all(calls, weight)
         if watch.only_stage is not None:
-            watch.route.stages[watch.only_stage].note_all(mean, evaluations)
-        self._count(watch, [], evaluations)
-        self._count_detail(semconv.COUNTED, evaluations)
+            route.stages[watch.only_stage].note_all(calls, weight)
+        if route.results is not None:
+            route.results.note_all(results, weight)
 
     def _add_stages(
         self,
@@ -295,14 +291,26 @@ class Instruments:
                 route.database.note_all(values)
 
     def _count(self, watch: Watch, durations: list[int], evaluations: int) -> None:
-        """Counts what became of the traces; those that took unusually long would have been kept, had that been paid."""
-        route, slow = watch.route, len(durations) - bisect_right(durations, watch.usual_ns)
-        route.traces.add(None, evaluations - slow)
-        if slow:
-            watch.suppressed += slow
-            route.slow.add(None, slow)
+        """Counts what became of the traces: some would have been kept, had that been paid."""
+        route = watch.route
+        slow = len(durations) - bisect_right(durations, watch.usual_ns)
+        unpaid = min(watch.unpaid, evaluations - slow)
+        watch.unpaid -= unpaid
+        route.traces.add(None, evaluations - slow - unpaid)
+        for reason, count in ((semconv.SLOW, slow), (semconv.BASELINE, unpaid)):
+            if count:
+                self._suppressed(reason, count)
+                route.suppressed[reason].add(None, count)
         if route.cache is not None:
             route.cache.add(None, evaluations)
+
+    def _count_details(self, watch: Watch, notes: list[Note], timed: int, evaluations: int) -> None:
+        detailed = sum(1 for note in notes if note[1])
+        if watch.only_stage is not None:
+            detailed = timed
+        self._count_detail(semconv.STAGE_DETAIL, detailed)
+        self._count_detail(semconv.BASIC, timed - detailed)
+        self._count_detail(semconv.COUNTED, evaluations - timed)
 
     def _count_detail(self, detail: str, count: int) -> None:
         if count:
@@ -384,6 +392,10 @@ class Instruments:
             watch.forget()
         for series in (*self._histograms, *self._counters):
             series.clear()
+
+
+def _nobody_asks(_: str, __: int) -> None:
+    """Without a sampler that says it beforehand, each evaluation is judged."""
 
 
 def _finding_attributes(finding: Finding) -> dict[str, str]:

@@ -34,7 +34,7 @@ from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.spans import write_spans
-from fhirpath_otel.telemetry.watch import Ordinary, Watch
+from fhirpath_otel.telemetry.watch import LONG_NS, Ordinary, Turn, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
 __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
@@ -44,9 +44,6 @@ MayFind = Callable[[Evaluation, bool], bool]
 """Whether `Analyse` may find anything in evaluations such as this one, below a caller's span or not."""
 
 Decide = Callable[[Evaluation], Decision]
-
-LONG_NS = 25_000_000
-"""The memory of expressions whose evaluations take less in the mean is not watched."""
 
 _EMPTY = Context()
 _STAGES = frozenset(semconv.STAGES)
@@ -127,10 +124,13 @@ class Recorder:
             self._max_expressions,
             self._learn,
             self._governor.ratio,
+            suppressed=None if self._ordinary is None else self._ordinary.suppressed,
             active=active,
         )
         self._watches = (
-            None if self._ordinary is None else Watches(self._ordinary, self._instruments, self._may_find)
+            None
+            if self._ordinary is None
+            else Watches(self._ordinary, self._instruments, self._may_find, self._governor.affords_trace)
         )
         self._callers = Callers(self._dimensions)
         self._memory_metrics = (
@@ -165,18 +165,21 @@ class Recorder:
             return Evaluation()
         return evaluation
 
-    def expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None = None) -> None:
+    def expect(
+        self, evaluation: Evaluation, known: dict[Kind, Watch] | None = None, turn: Turn | None = None
+    ) -> None:
         """Says how much is recorded of an evaluation, in its `detail`; to be called before it is executed.
 
         It has to have all notes by then that say what is evaluated. Who evaluates the same again keeps `known` with
-        what is evaluated: without it, or without this call, each evaluation is judged by itself.
+        what is evaluated: without it, or without this call, each evaluation is judged by itself. A `turn` is what falls
+        on it, where that was asked before.
         """
         try:
-            self._expect(evaluation, known)
+            self._expect(evaluation, known, turn)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
 
-    def _expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None) -> None:
+    def _expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None, turn: Turn | None) -> None:
         context, watch = evaluation.context, None
         if context is not None and known is not None and self._watches is not None:
             caller = evaluation.from_caller = self._callers.caller(context)
@@ -185,7 +188,10 @@ class Recorder:
         if watch is None:
             evaluation.detail = self._governor.first_detail()
         else:
-            watch.begin(evaluation)
+            if turn is None:
+                watch.begin(evaluation)
+            else:
+                watch.tell(evaluation, turn)
             if 0 < watch.mean_ns < LONG_NS:
                 return
         if self.memory is not None and context is not None:
@@ -366,9 +372,6 @@ class Recorder:
     def _learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: int) -> None:
         """From ordinary evaluations that were added up."""
         if self._ordinary is not None and watch.outcome.reason == semconv.NOT_SELECTED:
-            if watch.suppressed:
-                self._ordinary.suppressed(watch.suppressed)
-                watch.suppressed = 0
             watch.usual_ns = self._ordinary.usual(watch.expression, durations)
             affords = watch.expression is None or self._governor.affords_trace()
             watch.limit_ns = watch.usual_ns if affords else self._ordinary.slow_ns

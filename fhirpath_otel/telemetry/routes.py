@@ -39,10 +39,7 @@ _OTHER_STAGE = {semconv.ENGINE_NAME.name: semconv.OTHER}
 _OTHER_OPERATOR = {semconv.OPERATOR_NAME.name: semconv.OTHER}
 _OTHER_DATABASE = {semconv.DB_SYSTEM_NAME.name: semconv.OTHER}
 _OTHER_MODE = {semconv.EXECUTION_MODE.name: semconv.OTHER}
-_SUPPRESSED_SLOW = {
-    semconv.DECISION.name: semconv.SUPPRESSED,
-    semconv.DECISION_REASON.name: semconv.SLOW,
-}
+_UNJUDGED = (semconv.SLOW, semconv.BASELINE)
 _OTHER_REASON = {semconv.DECISION_REASON.name: semconv.OTHER}
 
 
@@ -56,7 +53,7 @@ class Route:
     results: HistogramSeries | None
     cache: CounterSeries | None
     traces: CounterSeries
-    slow: CounterSeries
+    suppressed: dict[str, CounterSeries]
 
 
 class Routes:
@@ -151,7 +148,7 @@ class Routes:
             results=results,
             cache=cache,
             traces=self._traces.series(decision, _OTHER_REASON),
-            slow=self._traces.series(_SUPPRESSED_SLOW),
+            suppressed={reason: self._traces.series(_suppressed(reason)) for reason in _UNJUDGED},
         )
 
     def _duration_series(self, evaluation: Evaluation, label: str | None) -> HistogramSeries:
@@ -184,3 +181,7 @@ class Routes:
         if evaluation.error_type is not None and stages and stages[-1][0] == semconv.SQL:
             attributes[semconv.ERROR_TYPE.name] = evaluation.error_type
         return attributes
+
+
+def _suppressed(reason: str) -> Attributes:
+    return {semconv.DECISION.name: semconv.SUPPRESSED, semconv.DECISION_REASON.name: reason}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice, repeat
 from operator import length_hint
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from fhirpath_otel import semconv
 
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 BATCH = 64
 """Evaluations of one expression that are added up at once. Adding up fewer costs more, as caches are cold."""
 
+CALLS_BATCH = 256
+"""The same of ordinary calls, which leave two numbers each."""
+
+PASSES = 256
+"""Evaluations that pass between two looks at whether it is time to add up."""
+
+LONG_NS = 25_000_000
+"""The memory of expressions whose evaluations take less in the mean is not watched."""
+
 NEVER = sys.maxsize
 """A turn that does not come."""
 
@@ -36,8 +45,8 @@ UNSETTLED_INTERVAL = 64
 MARKS = 20.0
 """Calls of operators in an evaluation, until they were counted."""
 
-Note = tuple[int, Sequence["Stage"], int | None, int | None, int | None, int]
-"""Of an ordinary evaluation: its duration, stages, what database and memory engine worked, results, and its weight."""
+Note = tuple[int, Sequence["Stage"], int | None, int | None, int | None]
+"""Of an ordinary evaluation: its duration, stages, what database and memory engine worked, and results."""
 
 
 class Ordinary(Protocol):
@@ -57,8 +66,8 @@ class Ordinary(Protocol):
         returned nanoseconds is slow.
         """
 
-    def suppressed(self, slow: int) -> None:
-        """Takes note of slow evaluations that were not judged."""
+    def suppressed(self, reason: str, count: int) -> None:
+        """Takes note of evaluations that would have been kept for this reason, but were not judged."""
 
 
 class Turn(NamedTuple):
@@ -71,19 +80,27 @@ class Turn(NamedTuple):
 _NOTHING = Turn(False, False)
 
 
+def _always() -> bool:
+    return True
+
+
 class Watch:
     """The expression, in one way of execution and under one kind of caller. Threads may share it.
 
     `detail` is that of ordinary evaluations, `turn_detail` that of one in `interval`. `timed_one_in` is above 1 where
     only some are timed. What takes longer than `usual_ns` is slow, and judged if it is beyond `limit_ns`: where that
-    is more, traces of slow ones cannot be paid now, and those `suppressed` are only counted. `expression` is None where
-    several share it. `marks` are the calls of operators in one evaluation. `only_stage` is that of engines whose
-    evaluation is one call; `has_operators` says that operators can be recorded, `asks_rules` that a rule may find
-    something.
+    is more, traces of slow ones cannot be paid now. `unpaid` are the draws that could not be paid, until they are
+    counted. `expression` is None where several share it. `marks` are the calls of operators in one evaluation.
+    `only_stage` is that of engines whose evaluation is one call; `has_operators` says that operators can be recorded,
+    `asks_rules` that a rule may find something.
+
+    What waits to be added up: `waiting` notes of evaluations, or `durations` and `results` of calls; `weighed`
+    durations of calls that stand for more than themselves.
     """
 
     __slots__ = (
         "_accounted",
+        "_affords",
         "_lock",
         "_passed_length",
         "_passes_to",
@@ -94,6 +111,7 @@ class Watch:
         "changed_at",
         "changed_mean_ns",
         "detail",
+        "durations",
         "expression",
         "has_operators",
         "interval",
@@ -103,18 +121,26 @@ class Watch:
         "only_stage",
         "outcome",
         "passes",
+        "results",
+        "retired",
         "route",
         "settled",
-        "suppressed",
         "timed_one_in",
         "turn_detail",
+        "unpaid",
         "untimed",
         "usual_ns",
         "waiting",
+        "weighed",
     )
 
     def __init__(
-        self, expression: str | None, route: Route, outcome: Outcome, passes: Callable[[], int] | None
+        self,
+        expression: str | None,
+        route: Route,
+        outcome: Outcome,
+        passes: Callable[[], int] | None,
+        affords: Callable[[], bool] = _always,
     ) -> None:
         self.expression = expression
         self.route = route
@@ -127,15 +153,20 @@ class Watch:
         self.interval = NEVER
         self.timed_one_in = 1
         self.limit_ns = self.usual_ns = float("inf")
-        self.suppressed = 0
+        self.unpaid = 0
         self.mean_ns = 0.0
         self.marks = MARKS
         self.changed_at = float("-inf")
         self.changed_mean_ns = 0.0
         self.settled = True
+        self.retired = False
         self.waiting: deque[Note] = deque()
+        self.durations: deque[int] = deque()
+        self.results: deque[int] = deque()
+        self.weighed: deque[tuple[int, int, int]] = deque()
         self._lock = Lock()
         self._passes_to = passes or _never
+        self._affords = affords
         self._to_draw = self._passes_to()
         self._to_detail = NEVER
         self._begin_passes()
@@ -143,33 +174,33 @@ class Watch:
         self.untimed = repeat(True, 0)
 
     def turn(self) -> Turn:
-        """What falls on the evaluation for which there was no pass left."""
+        """What falls on the evaluation for which there was no pass left; mostly nothing."""
         with self._lock:
-            if next(
-                self.passes, False
-            ):  # Another thread was here first, and this one takes a pass of the new ones.
-                return _NOTHING
+            if next(self.passes, False):
+                return _NOTHING  # Another thread was here first, and this evaluation takes a pass of the new ones.
             self._to_draw -= self._passed_length
             self._to_detail -= self._passed_length
             turn = Turn(self._to_draw == 0, self._to_detail == 0)
             self._to_draw = self._passes_to() if turn.drawn else self._to_draw - 1
             self._to_detail = self._next_turn() if turn.detailed else self._to_detail - 1
             self._begin_passes()
+            if turn.drawn and not self._affords():
+                self.unpaid += 1
+                turn = Turn(False, turn.detailed)
         return turn
 
     def begin(self, evaluation: Evaluation) -> None:
         """Tells an evaluation that begins what falls on it."""
-        evaluation.watch = self
-        if next(self.passes, False):
-            evaluation.ordinary, evaluation.drawn, evaluation.detail = True, False, self.detail
-            return
-        turn = self.turn()
-        evaluation.drawn = turn.drawn
+        self.tell(evaluation, _NOTHING if next(self.passes, False) else self.turn())
+
+    def tell(self, evaluation: Evaluation, turn: Turn) -> None:
+        """Tells an evaluation what falls on it."""
+        evaluation.watch, evaluation.drawn = self, turn.drawn
         if turn.drawn or turn.detailed:
             evaluation.detail = self.turn_detail
             evaluation.in_turn = self.turn_detail != self.detail
         else:
-            evaluation.detail = self.detail
+            evaluation.ordinary, evaluation.detail = True, self.detail
 
     def set_detail(self, detail: str, turn_detail: str, interval: int, timed_one_in: int) -> None:
         """The detail of ordinary evaluations, that of one in `interval`, and of how many one is timed."""
@@ -189,7 +220,7 @@ class Watch:
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
-        self.passes = repeat(True, 0)
+        self.retired, self.passes = True, repeat(True, 0)
 
     def settle(self, settled: bool) -> None:
         """Whether the sampler is done with what it does at the first sighting."""
@@ -233,22 +264,16 @@ class Watch:
                 evaluation.sql_active_ns,
                 evaluation.in_memory_active_ns,
                 evaluation.result_count,
-                1,
             )
         )
         return len(waiting) >= BATCH
 
-    def drain(self) -> list[Note]:
-        """What waits to be added up."""
-        waiting, notes = self.waiting, list[Note]()
-        with contextlib.suppress(IndexError):  # A finalizer may be faster.
-            notes.extend(islice(iter(waiting.popleft, None), len(waiting)))
-        return notes
-
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""
         self._lock = Lock()
-        self.waiting.clear()
+        for waiting in (self.waiting, self.durations, self.results, self.weighed):
+            waiting.clear()
+        self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)
 
     def _next_turn(self) -> int:
@@ -257,8 +282,19 @@ class Watch:
         return interval if interval == NEVER else interval - 1
 
     def _begin_passes(self) -> None:
-        self._passed_length = max(0, min(self._to_draw, self._to_detail))
+        self._passed_length = max(0, min(self._to_draw, self._to_detail, PASSES))
         self.passes = repeat(True, self._passed_length)
+
+
+Item = TypeVar("Item")
+
+
+def drained(waiting: deque[Item]) -> list[Item]:
+    """What waits to be added up, and waits no more."""
+    found: list[Item] = []
+    with contextlib.suppress(IndexError):  # A finalizer may be faster.
+        found.extend(islice(iter(waiting.popleft, None), len(waiting)))
+    return found
 
 
 def _never() -> int:

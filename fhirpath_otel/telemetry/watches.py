@@ -119,11 +119,16 @@ class Watches:
     """
 
     def __init__(
-        self, ordinary: Ordinary, instruments: Instruments, may_find: Callable[[Evaluation, bool], bool]
+        self,
+        ordinary: Ordinary,
+        instruments: Instruments,
+        may_find: Callable[[Evaluation, bool], bool],
+        affords: Callable[[], bool],
     ) -> None:
         self._ordinary = ordinary
         self._instruments = instruments
         self._may_find = may_find
+        self._affords = affords
         self._known: dict[_Key, Watch] = {}
         self._renew_lock()
         call_in_forked_child(self._renew_lock)
@@ -146,7 +151,7 @@ class Watches:
     def _make(self, evaluation: Evaluation, kind: Kind, expression: str | None) -> Watch | None:
         outcome = _NOT_SELECTED if kind.sampled else _UNSAMPLED_PARENT
         passes = self._ordinary.passes if kind.sampled else None
-        watch = self._instruments.watch(evaluation, outcome, expression, passes)
+        watch = self._instruments.watch(evaluation, outcome, expression, passes, self._affords)
         if watch is not None:
             watch.has_operators = evaluation.execution_mode == semconv.IN_MEMORY
             watch.asks_rules = self._may_find(evaluation, kind.called)

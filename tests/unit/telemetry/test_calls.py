@@ -44,7 +44,7 @@ def watched(make_telemetry):
 
     def make(settings=QUIET, detail="auto", chance=None, **options):
         reasons = Reasons(settings, *([] if chance is None else [chance]))
-        governor = Governor(0.02, detail, costs=Costs(judged=0.0, call=0.0, fold=0.0, stages=0.0, trace=1.0))
+        governor = Governor(1e6, detail, costs=Costs(judged=0.0, call=0.0, fold=0.0, stages=0.0, trace=1.0))
         telemetry = make_telemetry(
             TailSampler(reasons.policies, 1e9), ordinary=reasons, governor=governor, **options
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
-from fhirpath_otel.telemetry.watch import NEVER, UNSETTLED_INTERVAL, Watch
+from fhirpath_otel.telemetry.watch import NEVER, UNSETTLED_INTERVAL, Watch, drained
 
 DROPPED = Outcome(False, semconv.DROPPED, semconv.NOT_SELECTED)
 
@@ -115,13 +115,13 @@ def test_what_waits_is_taken_once_and_forgotten_in_a_forked_child():
         evaluation = begun(watching)
         evaluation.duration_ns = duration
         assert not watching.note(evaluation)
-    assert [note[0] for note in watching.drain()] == [3, 1, 2]
-    assert watching.drain() == []
+    assert [note[0] for note in drained(watching.waiting)] == [3, 1, 2]
+    assert drained(watching.waiting) == []
     watching.note(begun(watching))
     watching.set_detail("basic", "basic", NEVER, 5)
     next(watching.untimed)
     watching.forget()
-    assert (watching.drain(), watching.unaccounted()) == ([], 0)
+    assert (drained(watching.waiting), watching.unaccounted()) == ([], 0)
 
 
 def test_the_detail_says_whether_stages_are_noted():
@@ -131,4 +131,20 @@ def test_the_detail_says_whether_stages_are_noted():
         evaluation = begun(watching)
         evaluation.stages.append(("sql", 0, 1))
         watching.note(evaluation)
-        assert watching.drain()[0][1] == expected
+        assert drained(watching.waiting)[0][1] == expected
+
+
+def test_a_draw_that_cannot_be_paid_leaves_the_evaluation_ordinary_and_is_remembered():
+    paid = iter([True, False, False])
+    watching = Watch("hash", None, DROPPED, itertools.repeat(4).__next__, lambda: next(paid))
+    seen = [begun(watching) for _ in range(15)]
+    assert [number for number, one in enumerate(seen) if one.drawn] == [4]
+    assert [number for number, one in enumerate(seen) if not one.ordinary] == [4]
+    assert watching.unpaid == 2
+
+
+def test_a_retired_watch_lets_nobody_pass():
+    watching = watch()
+    watching.retire()
+    assert not next(watching.passes, False)
+    assert watching.retired
