@@ -3,7 +3,7 @@
 Evaluations of 24 hours, in a clock that is simulated: the sampler and the governor go by it. Each simulated minute the
 metrics are collected and the spans handed to exporters that fail in turns. At the end every evaluation must be
 accounted for, and every span; the program ends with status 1 where one is not. How fast the resident memory grows is
-fitted over the samples after a quarter of the run, and a million evaluations.
+fitted over the samples of the second half, from a million evaluations on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ THREADS = 4
 SAMPLES = 200
 ROUNDS_A_TURN = 7
 WARM_MILLIONS = 1.0
-"""Until then what is bounded fills up: percentiles of each expression, sightings, queues."""
+"""Until then what is bounded fills up: percentiles of each expression, sightings, exemplars, queues."""
 
 FEWEST_SAMPLES = 20
 FLAT_KILOBYTES = 100.0
@@ -102,6 +102,7 @@ def accounting(run: Soaked) -> list[Figure]:
     lost_evaluations = _lost(lost, semconv.WHAT_EVALUATION)
     handed, exporter = host.handed_over, host.exporter
     kept = sum(count for (decision, _), count in traces.items() if decision == semconv.KEPT)
+    could_be_kept = run.evaluations - traces.get((semconv.DROPPED, semconv.UNSAMPLED_PARENT), 0)
     detailed = host.counts(semconv.EVALUATIONS)
     active = sum(host.counts(semconv.EVALUATION_ACTIVE).values())
     durations = sum(host.counts(semconv.EVALUATION_DURATION).values())
@@ -123,7 +124,7 @@ def accounting(run: Soaked) -> list[Figure]:
         ),
         _adds_up("spans lost, of those counted", _lost(lost, semconv.WHAT_SPAN), exporter.failed),
         Figure("    exported", exporter.exported, "spans"),
-        Figure("kept traces stand for", handed.stands_for / run.evaluations, "of all evaluations"),
+        Figure("kept traces stand for, of those that could be", handed.stands_for / could_be_kept, "ratio"),
     ]
 
 
@@ -154,8 +155,8 @@ def growth(samples: Sequence[Sample]) -> Interval:
 
 def figures(run: Soaked) -> list[Figure]:
     """What to print beside the accounting; a run that is over before it is warm tells nothing of growth."""
-    quarter = run.samples[len(run.samples) // 4][0]
-    warm = [sample for sample in run.samples if sample[0] >= max(quarter, WARM_MILLIONS)]
+    half = run.samples[len(run.samples) // 2][0]
+    warm = [sample for sample in run.samples if sample[0] >= max(half, WARM_MILLIONS)]
     found = [
         Figure("evaluations in a second", run.evaluations / run.seconds, "1/s"),
         Figure("resident memory at the end", run.samples[-1][1], "MB"),
