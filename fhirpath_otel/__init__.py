@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fhirpath_otel import errors
 
 if TYPE_CHECKING:
-    from fhirpath_otel.configuration import configure, set_detail
+    from fhirpath_otel.configuration import configure, flush, set_detail, shutdown
     from fhirpath_otel.databases.duckdb import DuckDBDatabase as Database
     from fhirpath_otel.doors.wiring import BottleneckSpanProcessor, TailSamplingSpanProcessor
     from fhirpath_otel.evaluator.result import Explanation, Result
@@ -38,7 +38,9 @@ __all__ = [
     "configure",
     "connect",
     "errors",
+    "flush",
     "set_detail",
+    "shutdown",
 ]
 
 _LAZY = {
@@ -48,6 +50,8 @@ _LAZY = {
     "Explanation": ("fhirpath_otel.evaluator.result", "Explanation"),
     "Result": ("fhirpath_otel.evaluator.result", "Result"),
     "configure": ("fhirpath_otel.configuration", "configure"),
+    "flush": ("fhirpath_otel.configuration", "flush"),
+    "shutdown": ("fhirpath_otel.configuration", "shutdown"),
     "set_detail": ("fhirpath_otel.configuration", "set_detail"),
 }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 TRACES = "traces"
 METRICS = "metrics"
@@ -29,15 +29,39 @@ class UnusableExporter(Exception):
     """Says in one line what cannot be exported, why, and what to do."""
 
 
-def make_exporters(signal: str, environ: Mapping[str, str]) -> list[Any]:
-    """The exporters of a signal, ready to use. One that cannot be had costs a warning, and the others stay."""
-    made = [_make_or_warn(name, signal, environ) for name in requested(signal, environ)]
-    return [exporter for exporter in made if exporter is not None]
+def exporter_factories(signal: str, environ: Mapping[str, str]) -> list[ExporterFactory]:
+    """One for each exporter that is asked for."""
+    return [ExporterFactory(name, signal, environ) for name in requested(signal, environ)]
+
+
+class ExporterFactory:
+    """Makes one exporter, or warns and gives None where it cannot be had.
+
+    What it has found it keeps: another one is made in forked children, where a lock of Python's imports may be held.
+    """
+
+    def __init__(self, name: str, signal: str, environ: Mapping[str, str]) -> None:
+        self._name = name
+        self._signal = signal
+        self._environ = environ
+        self._found: tuple[str, Callable[..., Any]] | None = None
+
+    def __call__(self) -> Any:
+        """A new exporter, or None."""
+        try:
+            if self._found is None:
+                name = _entry_point_name(self._name, self._signal, self._environ)
+                self._found = name, _load(self._signal, name)
+            return _make(*self._found)
+        except UnusableExporter as problem:
+            _logger.warning("%s are not exported: %s", self._signal, problem)
+            return None
 
 
 def make_otlp_exporter(signal: str, environ: Mapping[str, str]) -> Any:
     """The exporter over OTLP that the variables ask for. Raises UnusableExporter where it cannot be had."""
-    return _make(signal, _entry_point_name("otlp", signal, environ))
+    name = _entry_point_name("otlp", signal, environ)
+    return _make(name, _load(signal, name))
 
 
 def requested(signal: str, environ: Mapping[str, str]) -> list[str]:
@@ -76,15 +100,7 @@ def _port(endpoint: str) -> int | None:
         return None
 
 
-def _make_or_warn(name: str, signal: str, environ: Mapping[str, str]) -> Any:
-    try:
-        return _make(signal, _entry_point_name(name, signal, environ))
-    except UnusableExporter as problem:
-        _logger.warning("%s are not exported: %s", signal, problem)
-        return None
-
-
-def _make(signal: str, name: str) -> Any:
+def _load(signal: str, name: str) -> Callable[..., Any]:
     found = list(entry_points(group=f"opentelemetry_{signal}_exporter", name=name))
     if not found and name in _PROTOCOLS.values():
         raise UnusableExporter("OTLP needs another package; run: pip install 'fhirpath-otel[otlp]'")
@@ -94,11 +110,22 @@ def _make(signal: str, name: str) -> Any:
             f"no installed package offers {name!r}; set {variable} to otlp, console or none, or install one"
         )
     try:
-        make = found[0].load()
+        make: Callable[..., Any] = found[0].load()
+    except Exception as error:
+        raise _failed(name, error) from error
+    return make
+
+
+def _make(name: str, make: Callable[..., Any]) -> Any:
+    try:
         # Standard output is for answers.
         return make(out=sys.stderr) if name == "console" else make()
     except Exception as error:
-        # The message stays out: it may quote headers, which carry credentials.
-        raise UnusableExporter(
-            f"{name} failed with {type(error).__name__}; check the OTEL_EXPORTER_OTLP_… variables"
-        ) from error
+        raise _failed(name, error) from error
+
+
+def _failed(name: str, error: Exception) -> UnusableExporter:
+    # The message stays out: it may quote headers, which carry credentials.
+    return UnusableExporter(
+        f"{name} failed with {type(error).__name__}; check the OTEL_EXPORTER_OTLP_… variables"
+    )

@@ -7,6 +7,7 @@ between processes: a forked child opens a file of its own. `fhirpath_otel.teleme
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -91,12 +92,12 @@ class TraceFileExporter(SpanExporter):
         if self._descriptor is None or os.fstat(self._descriptor).st_nlink == 0:
             self._open()
         if self._descriptor is None or len(line) > self._file_bytes:
-            raise OSError("the spans do not fit into the file")
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         written = os.write(self._descriptor, line)
         if written < len(line):
             # The disk is full: what is half written must not spoil the next line.
             os.ftruncate(self._descriptor, self._size)
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._size += written
         self._spans += spans
 

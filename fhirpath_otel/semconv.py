@@ -123,11 +123,16 @@ DROPPED = "dropped"
 # What of ours was lost, and why
 WHAT_EVALUATION = "evaluation"
 WHAT_SPAN = "span"
+WHAT_METRIC = "metric"
 WHAT_FINDING = "finding"
 WHAT_DRIVER_SPAN = "driver_span"
 WHAT_POLICY = "policy"
 WHAT_MEMORY = "memory"
 INTERNAL_ERROR = "internal_error"
+NOT_FINISHED = "not_finished"
+EXPORT_FAILED = "export_failed"
+QUEUE_FULL = "queue_full"
+SHUT_DOWN = "shut_down"
 FILE_ROTATED = "file_rotated"
 FILE_ERROR = "file_error"
 TOO_OLD = "too_old"
@@ -135,8 +140,7 @@ TOO_MANY_TRACES = "too_many_traces"
 TOO_MANY_SPANS = "too_many_spans"
 TOO_MANY_BYTES = "too_many_bytes"
 ENDED_TWICE = "ended_twice"
-AT_SHUTDOWN = "shutdown"
-NOT_EXPORTED = "not_exported"
+UNDECIDED = "undecided"
 EVALUATION_DROPPED = "evaluation_dropped"
 NOT_LOADED = "not_loaded"
 LIMIT = "limit"
@@ -427,15 +431,28 @@ LOST_WHAT = Attribute(
     "what",
     "string",
     "What was lost; `driver_span` is a database driver's own span, `policy` an answer of a policy of yours.",
-    values=(WHAT_EVALUATION, WHAT_SPAN, WHAT_FINDING, WHAT_MEMORY, WHAT_DRIVER_SPAN, WHAT_POLICY),
+    values=(
+        *(WHAT_EVALUATION, WHAT_SPAN, WHAT_METRIC, WHAT_FINDING, WHAT_MEMORY),
+        *(WHAT_DRIVER_SPAN, WHAT_POLICY),
+    ),
 )
 LOST_REASON = Attribute(
     "reason",
     "string",
-    "Why. `evaluation_dropped`: the evaluation that the driver worked for was not kept.",
+    "Why; [operations](operations.md) tells what to do about it.",
     values=(
-        *(INTERNAL_ERROR, FILE_ROTATED, FILE_ERROR, TOO_OLD, TOO_MANY_TRACES, TOO_MANY_SPANS, TOO_MANY_BYTES),
-        *(ENDED_TWICE, AT_SHUTDOWN, NOT_EXPORTED, EVALUATION_DROPPED, NOT_LOADED, LIMIT),
+        *(
+            INTERNAL_ERROR,
+            NOT_FINISHED,
+            EXPORT_FAILED,
+            QUEUE_FULL,
+            SHUT_DOWN,
+            FILE_ROTATED,
+            FILE_ERROR,
+            LIMIT,
+        ),
+        *(TOO_OLD, TOO_MANY_TRACES, TOO_MANY_SPANS, TOO_MANY_BYTES, ENDED_TWICE, UNDECIDED),
+        *(EVALUATION_DROPPED, NOT_LOADED),
     ),
 )
 

@@ -38,6 +38,9 @@ CATALOG = "fhir"
 MEMORY = ":memory:"
 ROW_GROUP_SIZE = 20_480
 
+_THREAD_NAME = "fhirpath_otel duckdb"
+_JOIN_SECONDS = 1.0
+
 # Where a table is missing, DuckDB would look for a Python variable of that name.
 _CONFIG = {"python_enable_replacements": "false"}
 _ERRORS = (
@@ -88,6 +91,7 @@ def aside(function: Callable[P, T]) -> Callable[P, T]:
             return outcome.result()
         except KeyboardInterrupt:
             wait([outcome])
+            _join_threads()
             raise
 
     return call
@@ -176,7 +180,8 @@ def run_in_background(function: Callable[[], T], outcome: Future[T]) -> None:
         except BaseException as error:  # noqa: BLE001, it is raised where the result is asked for
             outcome.set_exception(error)
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True).start()
+    target = contextvars.copy_context().run
+    threading.Thread(target=target, args=(run,), name=_THREAD_NAME, daemon=True).start()
 
 
 def stop(connection: duckdb.DuckDBPyConnection, outcome: Future[T]) -> None:
@@ -185,6 +190,14 @@ def stop(connection: duckdb.DuckDBPyConnection, outcome: Future[T]) -> None:
     while not outcome.done():  # an interrupt between two statements is lost, so ask again
         connection.interrupt()
         wait([outcome], timeout=0.05)
+    _join_threads()
+
+
+def _join_threads() -> None:
+    """Waits for threads that still free what they had of DuckDB: C++ aborts an interpreter that ends meanwhile."""
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME and thread is not threading.current_thread():
+            thread.join(_JOIN_SECONDS)
 
 
 def database_error(error: Exception, path: str | os.PathLike[str]) -> DatabaseError:

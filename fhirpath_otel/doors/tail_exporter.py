@@ -32,6 +32,8 @@ class TailSamplingExporter(SpanExporter):
     With `strip_foreign` other instrumentations' spans lose what can carry data. Nothing of ours is raised.
     """
 
+    counts_losses = True
+
     def __init__(
         self,
         wrapped: SpanExporter | None,
@@ -81,7 +83,7 @@ class TailSamplingExporter(SpanExporter):
         room = max(0, MOST_SPANS - len(self._ready))
         self._ready.extend(spans[:room])
         if len(spans) > room:
-            self.lose(semconv.NOT_EXPORTED, len(spans) - room)
+            self.lose(semconv.EXPORT_FAILED, len(spans) - room)
 
     def lose(self, reason: str, count: int) -> None:
         """Counts spans of drivers that do not go out."""
@@ -119,7 +121,7 @@ class TailSamplingExporter(SpanExporter):
         except Exception:  # noqa: BLE001 -- what it says may quote what was to be exported
             result = SpanExportResult.FAILURE
         if result is not SpanExportResult.SUCCESS:
-            self._counts.lost(semconv.WHAT_SPAN, semconv.NOT_EXPORTED, len(spans))
+            self._counts.lost(semconv.WHAT_SPAN, semconv.EXPORT_FAILED, len(spans))
         return result
 
     def _is_own(self, span: ReadableSpan) -> bool:

@@ -129,7 +129,7 @@ class SpanGroups(Generic[S]):
         step: Step[S] = Step()
         with self._lock:
             while self._groups:
-                self._give_up(step, next(iter(self._groups.values())), semconv.AT_SHUTDOWN)
+                self._give_up(step, next(iter(self._groups.values())), semconv.UNDECIDED)
         return step
 
     def _late(self, step: Step[S], key: Key, known: tuple[Verdict, bool], span: S) -> None:

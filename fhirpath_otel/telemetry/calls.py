@@ -117,6 +117,7 @@ class _Calls:
     def judged(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """A call that is noted, and judged by itself."""
         recorder = self._recorder
+        self.last = (lambda: None, None)  # In a forked child there are other watches.
         evaluation = recorder.begin()
         self._describe(evaluation)
         recorder.expect(evaluation, self._known)

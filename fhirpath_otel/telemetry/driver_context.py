@@ -91,7 +91,7 @@ class DriverSpans:
                 fate.held = [(holder, span) for holder, span in fate.held if holder is not door]
             self._held -= count
         if count:
-            door.lose(semconv.AT_SHUTDOWN, count)
+            door.lose(semconv.UNDECIDED, count)
 
     def give_up(self) -> None:
         """From now on no parent is told: spans also leave where no door stands."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -117,6 +117,9 @@ class Evaluation:
     database_memory_peak: int | None = None
     database_temp_peak: int | None = None
 
+    abandoned: Callable[[], None] | None = None
+    """Told if this is forgotten before it was finished."""
+
     # Filled in when the recorder finishes it; without an SDK only the end and the outcome.
     end_ns: int = 0
     duration_ns: int = 0
@@ -129,6 +132,11 @@ class Evaluation:
         self.context = context
         self.stages: list[Stage] = []
         self.start_ns = perf_counter_ns()
+
+    def __del__(self) -> None:
+        # This costs an evaluation 50 ns, a weak reference with a callback 130 ns.
+        if self.abandoned is not None:
+            self.abandoned()
 
     def stage_durations(self) -> dict[str, int]:
         """Nanoseconds each stage was active, in the order of the stages."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.export_cost import ExportCost
 from fhirpath_otel.telemetry.watch import NEVER
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ MARGIN = 0.8
 """More detail has to fit into this much of its share before it is chosen, so that the choice does not swing."""
 
 EXPORT_NS = 28_000.0
-"""CPU time of exporting one span over OTLP, as measured; taken until exporters of ours have measured theirs."""
+"""CPU time of exporting one span over OTLP, as measured; taken where exporters do not measure theirs, or not yet."""
+
+MEASURED_SPANS = 100
+"""From so many exported spans on their measured time is taken."""
 
 MAX_INTERVAL = 100_000
 RATIO_SECONDS = 10.0
@@ -81,7 +85,8 @@ class Costs:
 class Governor:
     """Chooses details, and keeps the account. Threads may share it: its sums may lose an addition, never an error.
 
-    `detail` pins one for all; `auto` leaves the choice here. `clock` gives seconds, from any start.
+    `detail` pins one for all; `auto` leaves the choice here. `clock` gives seconds, from any start. `export_cost` is
+    what exporters measure, where they are ours.
     """
 
     def __init__(
@@ -90,11 +95,12 @@ class Governor:
         detail: str = semconv.AUTO,
         clock: Callable[[], float] = time.monotonic,
         costs: Costs | None = None,
+        export_cost: ExportCost | None = None,
     ) -> None:
         self.budget = budget
         self.detail = detail
         self.costs = costs or Costs()
-        self.exporting_ns = EXPORT_NS
+        self._export_cost = export_cost or ExportCost()
         self._calibrated = costs is not None
         self._clock = clock
         self._credit_ns = FIRST_TRACES * self.costs.trace
@@ -112,6 +118,12 @@ class Governor:
 
             with contextlib.suppress(Exception):  # Then the figures stay that were measured elsewhere.
                 self.costs = calibrate()
+
+    @property
+    def exporting_ns(self) -> float:
+        """CPU time of exporting one span."""
+        exported = self._export_cost
+        return exported.spent_ns / exported.spans if exported.spans >= MEASURED_SPANS else EXPORT_NS
 
     def first_detail(self) -> str:
         """That of an evaluation whose expression is not known yet."""
@@ -167,10 +179,11 @@ class Governor:
         now = self._clock()
         since, evaluated_ns, spent_ns = self._window
         evaluated = self._evaluated_ns - evaluated_ns
+        spent = self._spent_ns + self._export_cost.metrics_spent_ns
         if evaluated > 0:
-            self._ratio = (self._spent_ns - spent_ns) / evaluated
+            self._ratio = (spent - spent_ns) / evaluated
         if not 0 <= now - since < RATIO_SECONDS:
-            self._window = (now, self._evaluated_ns, self._spent_ns)
+            self._window = (now, self._evaluated_ns, spent)
         return self._ratio
 
     def choose(self, watch: Watch) -> None:

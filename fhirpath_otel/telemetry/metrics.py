@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import os
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from threading import RLock
 from time import thread_time_ns
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +22,7 @@ from opentelemetry.metrics import Observation
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding
 from fhirpath_otel.telemetry.evaluation import active_durations
+from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.routes import Routes
 from fhirpath_otel.telemetry.series import NO_SPAN
 from fhirpath_otel.telemetry.watch import Watch
@@ -44,6 +45,9 @@ locking.
 MAX_QUEUE = 2_048
 """Evaluations that may wait while another thread adds up; beyond that a caller waits for it."""
 
+MAX_ABANDONED = 1_000_000
+"""Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
+
 MAX_WATCHES = 2_000
 """Watches of one process. Each holds 1 kB, and up to 10 kB of what waits."""
 
@@ -59,6 +63,7 @@ class Instruments:
     """The instruments of one meter. Threads may share it; a fork waits until nobody adds up.
 
     `learn` is told of the ordinary evaluations that were added up, `ratio` says what telemetry costs.
+    `active` is where evaluations that are under way are counted, if that is known elsewhere.
     """
 
     def __init__(
@@ -68,16 +73,21 @@ class Instruments:
         max_expressions: int,
         learn: Learn = lambda *_: None,
         ratio: Callable[[], float | None] = lambda: None,
+        *,
+        active: deque[None] | None = None,
     ) -> None:
         self._routes = Routes(meter, disclosure, max_expressions)
         self._histograms, self._counters = self._routes.histograms, self._routes.counters
         self._learn = learn
         self._ratio = ratio
         # Appending and popping are atomic, so that neither of them needs a lock.
-        self.active: deque[None] = deque()
+        self.active: deque[None] = deque() if active is None else active
+        self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
+        self._abandon = partial(self._forgotten, os.getpid())
         self._queue: deque[Evaluation] = deque()
         self._watches: list[Watch] = []
         self._measured = False
+        self._forking = False
         self._lock = RLock()  # A finalizer may end an evaluation while its thread adds up.
         self._recorded = dict.fromkeys(semconv.DETAIL.values, 0)
         findings, lost = semconv.FINDINGS, semconv.LOST
@@ -86,13 +96,16 @@ class Instruments:
         self._observe(meter)
         self._survive_forks()
 
-    def begun(self) -> None:
-        """Counts an evaluation as active."""
+    def begun(self, evaluation: Evaluation) -> None:
+        """Counts an evaluation as active, until it has ended or nobody knows it any more."""
         self.active.append(None)
+        evaluation.abandoned = self._abandon
 
-    def ended(self) -> None:
+    def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
-        if self.active:
+        begun, evaluation.abandoned = evaluation.abandoned, None
+        # What a forked child has inherited is not counted here.
+        if (begun is None or begun is self._abandon) and self.active:
             self.active.pop()
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
@@ -120,6 +133,21 @@ class Instruments:
                 self._add_up()
             finally:
                 self._lock.release()
+
+    def _forgotten(self, begun_in: int) -> None:
+        """Called by a finalizer, so wherever it may be, also within an instrument: takes no lock."""
+        if begun_in != os.getpid():
+            return
+        if self.active:
+            self.active.pop()
+        self._abandoned.append(None)
+
+    def _count_abandoned(self) -> None:
+        count = len(self._abandoned)
+        for _ in range(count):
+            self._abandoned.pop()
+        if count:
+            self.lost(semconv.WHAT_EVALUATION, semconv.NOT_FINISHED, count)
 
     @property
     def watches(self) -> list[Watch]:
@@ -298,6 +326,7 @@ class Instruments:
     def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
         # The first of our callbacks: the SDK runs all of them before it reads what was recorded.
         self._fold()
+        self._count_abandoned()
         return [Observation(len(self.active))]
 
     def _observe_expressions(self, _: CallbackOptions) -> Iterable[Observation]:
@@ -324,27 +353,23 @@ class Instruments:
 
     def _survive_forks(self) -> None:
         """A fork waits for who adds up or folds: the child would have the SDK's locks held by nobody, for ever."""
-        if not hasattr(os, "register_at_fork"):
-            return
-        acquire, release, renew = (
-            weakref.WeakMethod(method) for method in (self._before_fork, self._after_fork, self._in_child)
-        )
-        os.register_at_fork(
-            before=lambda: (method := acquire()) and method(),
-            after_in_parent=lambda: (method := release()) and method(),
-            after_in_child=lambda: (method := renew()) and method(),
-        )
+        call_around_forks(self._before_fork, self._after_fork, self._in_child)
 
     def _before_fork(self) -> None:
         self._lock.acquire()
+        self._forking = True
 
     def _after_fork(self) -> None:
-        self._lock.release()
+        if self._forking:  # Else made by another thread during the fork.
+            self._forking = False
+            self._lock.release()
 
     def _in_child(self) -> None:
         """What is under way or waits in the parent is the parent's."""
-        self._lock = RLock()
+        self._lock, self._forking = RLock(), False
         self.active.clear()
+        self._abandoned.clear()
+        self._abandon = partial(self._forgotten, os.getpid())
         self._queue.clear()
         for watch in self._watches:
             watch.forget()

@@ -103,24 +103,38 @@ class Recorder:
         self._disclosure = disclosure or Disclosure()
         self._version = version
         self._providers = (tracer_provider, meter_provider)
-        self._own, meter = OwnTracer(version, tracer_provider), self._get_meter()
+        self._own = OwnTracer(version, tracer_provider)
         self._governor = governor or Governor()
-        self._instruments = Instruments(
-            meter, self._disclosure, max_expressions, self._learn, self._governor.ratio
-        )
         self._ordinary = ordinary
-        self._watches = None if ordinary is None else Watches(ordinary, self._instruments, may_find)
-        self._callers = Callers(dimensions)
+        self._may_find = may_find
+        self._dimensions = dimensions
+        self._max_expressions = max_expressions
         self.databases = OpenDatabases()
-        self.memory, self._memory_metrics = None, None
-        if watches_memory:
-            resident = ResidentMemory()
-            self.memory = MemorySampler(resident, self.lost)
-            self._memory_metrics = MemoryMetrics(meter, resident, self.databases)
+        self._resident = ResidentMemory() if watches_memory else None
+        self.memory = None if self._resident is None else MemorySampler(self._resident, self.lost)
+        self._count_with(self._get_meter())
         self._said = False
         self.recording = False
         self._silent = _NO_SDK
         self._seen: tuple[bool, bool] | None = None
+
+    def _count_with(self, meter: metrics.Meter, active: deque[None] | None = None) -> None:
+        """Makes all that is counted with. Callers' kinds too: watches are found by them, and belong to a meter."""
+        self._instruments = Instruments(
+            meter,
+            self._disclosure,
+            self._max_expressions,
+            self._learn,
+            self._governor.ratio,
+            active=active,
+        )
+        self._watches = (
+            None if self._ordinary is None else Watches(self._ordinary, self._instruments, self._may_find)
+        )
+        self._callers = Callers(self._dimensions)
+        self._memory_metrics = (
+            None if self._resident is None else MemoryMetrics(meter, self._resident, self.databases)
+        )
 
     @property
     def active(self) -> deque[None]:
@@ -144,7 +158,7 @@ class Recorder:
             if not (self.recording or self._listen()):
                 return Evaluation()
             evaluation = Evaluation(otel_context.get_current())
-            self._instruments.begun()
+            self._instruments.begun(evaluation)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
             return Evaluation()
@@ -192,7 +206,7 @@ class Recorder:
         evaluation.outcome = _LOST
         try:
             if evaluation.context is not None:
-                self._instruments.ended()
+                self._instruments.ended(evaluation)
             duration_ns = evaluation.duration_ns = evaluation.active_ns()
             watch = evaluation.watch
             if (
@@ -239,6 +253,13 @@ class Recorder:
             DRIVERS.settle(evaluation)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
+
+    def count_anew(self, meter_provider: metrics.MeterProvider) -> None:
+        """Counts with this provider, from nothing; for a forked child, whose parent keeps what it has counted."""
+        self._providers = (self._providers[0], meter_provider)
+        for watch in self._instruments.watches:
+            watch.retire()
+        self._count_with(self._get_meter(), self._instruments.active)
 
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch."""

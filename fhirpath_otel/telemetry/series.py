@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 
 from fhirpath_otel.telemetry import folding
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
     from fhirpath_otel import semconv
 
-NO_SPAN = Context()
+NO_SPAN = trace.set_span_in_context(trace.INVALID_SPAN, Context())
+"""Not just an empty context: the SDK takes that for none, and points the exemplar at the current span."""
 
 Attributes = dict[str, str]
 

@@ -8,16 +8,15 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from opentelemetry import metrics
-from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.series import NO_SPAN
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter
 
     from fhirpath_otel.telemetry.finding import Finding
 
-_NO_SPAN = Context()
 _logger = logging.getLogger("fhirpath_otel")
 
 
@@ -37,7 +36,7 @@ class SpanCounts:
 
     def decided(self, decision: str, reason: str) -> None:
         """Counts what became of the trace of an evaluation."""
-        self._traces.add(1, {semconv.DECISION.name: decision, semconv.DECISION_REASON.name: reason}, _NO_SPAN)
+        self._traces.add(1, {semconv.DECISION.name: decision, semconv.DECISION_REASON.name: reason}, NO_SPAN)
 
     def found(self, findings: Iterable[Finding]) -> None:
         """Counts findings."""
@@ -47,7 +46,7 @@ class SpanCounts:
                 semconv.FINDING_SEVERITY.name: finding.severity,
                 semconv.FINDING_STAGE.name: finding.stage,
             }
-            self._findings.add(1, attributes, _NO_SPAN)
+            self._findings.add(1, attributes, NO_SPAN)
 
     def count(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost, and says nothing."""
@@ -55,7 +54,7 @@ class SpanCounts:
             self._early[what, reason] += count
             return
         self.catch_up()
-        self._lost.add(count, {semconv.LOST_WHAT.name: what, semconv.LOST_REASON.name: reason}, _NO_SPAN)
+        self._lost.add(count, {semconv.LOST_WHAT.name: what, semconv.LOST_REASON.name: reason}, NO_SPAN)
 
     def catch_up(self) -> None:
         """Counts what was lost before somebody counted."""

@@ -176,6 +176,10 @@ class Watch:
                 self.timed_one_in = timed_one_in
                 self.untimed = repeat(True, timed_one_in - 1)
 
+    def retire(self) -> None:
+        """Lets no more evaluations pass: they find another watch."""
+        self.passes = repeat(True, 0)
+
     def settle(self, settled: bool) -> None:
         """Whether the sampler is done with what it does at the first sighting."""
         if settled is not self.settled:

@@ -77,6 +77,18 @@ class Received:
             for metric in scope.metrics
         }
 
+    def sums(self, name: str) -> dict[tuple[str, ...], int]:
+        """The last values of a sum of whole numbers, by the values of its attributes."""
+        return {
+            tuple(item.value.string_value for item in point.attributes): point.as_int
+            for request in self.metrics
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.sum.data_points
+        }
+
     def resources(self) -> list[dict[str, str]]:
         """The attributes of every resource, of both signals."""
         found = [resource.resource for request in self.traces for resource in request.resource_spans]

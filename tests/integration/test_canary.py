@@ -2,111 +2,201 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 
 from fhirpath_otel import semconv
+from fhirpath_otel.telemetry.local_files import read_traces
+from tests.integration import canary
 
-CANARY = "Kanarienvogel"
+DETAILS = (*getattr(semconv, "DETAILS", ("stages",)), "auto")
 
-EVALUATIONS = """
-import logging
-logging.basicConfig(level=logging.DEBUG)
-from fhirpath_otel import configuration
-from fhirpath_otel.errors import ExpressionError
-from fhirpath_otel.evaluator.model import load_model
-from fhirpath_otel.evaluator.parser import parse
-from fhirpath_otel.evaluator.template import expression_template
-from fhirpath_otel.telemetry.operators import OperatorTime
 
-EXPRESSIONS = [
-    "Patient.name.where(family = 'Kanarienvogel-1').given",
-    "Patient.name /* Kanarienvogel-2 */ // Kanarienvogel-3",
-    "Patient.`Kanarienvogel-4`.name.where(`Kanarienvogel-5` = %`Kanarienvogel-6`)",
-    "Patient.kanarienvogel7.kanarienvogel8(%kanarienvogel9, %'Kanarienvogel-10')",
-    "Patient.name.where(family = 'Kanarienvogel-11",
-    "Patient.name is Kanarienvogel12.Kanarienvogel13",
-    "Kanarienvogel14.name | 4 'Kanarienvogel-15'",
-    "Patient..name 'Kanarienvogel-16'",
-    "",
-]
-
-configuration.configure(local_traces=True)
-recorder = configuration.recorder()
-
-def evaluate(expression, error_type):
-    evaluation = recorder.begin()
-    evaluation.expression = expression
-    evaluation.resource_type = "Kanarienvogel17"
-    evaluation.db_system, evaluation.statement_summary = "duckdb", "SELECT Kanarienvogel18"
-    evaluation.execution_mode, evaluation.result_count, evaluation.cache_hit = "pushdown", 1, False
-    evaluation.stages += [("parse", 0, 1), ("sql", 1, 2), ("in_memory", 2, 10**8)]
-    evaluation.operators = (OperatorTime("Kanarienvogel-22", 0, 9, 1, 1, 1, 1), OperatorTime("where", 1, 1, 1, 1, 1, 1))
-    evaluation.start_ns, evaluation.obstacle = evaluation.start_ns - 10**8, (8, 20)
+def installed(module: str) -> bool:
     try:
-        evaluation.template = expression_template(parse(expression), load_model())
-    except ExpressionError as error:
-        error_type = str(error)
-    recorder.finish(evaluation, error_type)
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
-for expression in EXPRESSIONS:
-    for error_type in (None, "Could not convert 'Kanarienvogel-19'", "ValueError"):
-        evaluate(expression, error_type)
 
-# Our own failure: a stage that nobody knows, and a sampler that raises.
-evaluation = recorder.begin()
-evaluation.stages.append(("Kanarienvogel-20", 0, 1))
-recorder.finish(evaluation)
-def fail(_): raise ValueError("Kanarienvogel-21")
-recorder._decide = fail
-evaluate("Patient.name", None)
-print(configuration.flush())
-"""
+WRITES_FILES = installed("opentelemetry.exporter.otlp.json")  # needs SDK 1.43
+PROMETHEUS = installed("opentelemetry.exporter.prometheus")
+
+
+@dataclass
+class Emitted:
+    """All that came out of a process, by place."""
+
+    places: dict[str, bytes]
+    outcomes: list[str]
+    received: Any
+    traces: list[Any]
+
+    def found_at(self, marker: str = "") -> set[str]:
+        """The places where the marker stands, or any of them."""
+        text = (canary.MARKER + marker).lower().encode()
+        return {place for place, content in self.places.items() if text in content.lower()}
 
 
 @pytest.fixture
-def places(receivers, run_script, tmp_path):
-    """Evaluates under these variables; everything that came out, by place."""
+def emit(receivers, run_script, tmp_path):
+    """Runs the canary under these variables."""
 
-    def evaluate(protocol, **variables):
+    def run(protocol: str = "grpc", **variables: str) -> Emitted:
         with receivers[protocol]() as received:
             done = run_script(
-                EVALUATIONS,
+                canary.SCRIPT,
+                FOLDER=str(tmp_path),
+                LOCAL_TRACES=str(WRITES_FILES),
                 OTEL_TRACES_EXPORTER="otlp,console",
-                OTEL_METRICS_EXPORTER="otlp,console",
+                OTEL_METRICS_EXPORTER="otlp,console" + ",prometheus" * PROMETHEUS,
+                OTEL_EXPORTER_PROMETHEUS_PORT="0",
                 OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
                 OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
+                OTEL_PYTHON_FHIRPATH_MAX_TRACES_PER_SECOND="1000",
+                OTEL_PYTHON_FHIRPATH_BASELINE_RATE="1",
+                OTEL_PYTHON_FHIRPATH_OVERHEAD_BUDGET="1",
                 **variables,
             )
-        [file] = (tmp_path / "state").rglob("*.otlp.jsonl")
-        assert {"fhirpath where", "fhirpath ?"} <= set(received.spans())
-        assert semconv.FINDINGS.name in received.metric_names()
-        assert semconv.EXPRESSION_INFO.name in received.metric_names() or "hash" in variables.values()
-        return {
+        output, _, outcomes = done.stdout.strip().rpartition("\n")
+        places = {
             "spans": b"".join(request.SerializeToString() for request in received.traces),
             "metrics": b"".join(request.SerializeToString() for request in received.metrics),
             "headers": repr(received.headers).encode(),
-            "file": file.read_bytes(),
-            "output": done.stdout.encode(),
-            "log": done.stderr.encode(),
+            "output": output.encode(),
+            "console": done.stderr.encode(),
+            "log": (tmp_path / "log.txt").read_bytes(),
         }
+        traces = []
+        if WRITES_FILES:
+            files = list((tmp_path / "state").rglob("*.otlp.jsonl"))
+            places["file"] = b"".join(file.read_bytes() for file in files)
+            traces = [span for file in files for span in read_traces(file)]
+        if PROMETHEUS:
+            places["prometheus"] = (tmp_path / "prometheus.txt").read_bytes()
+        return Emitted(places, json.loads(outcomes), received, traces)
 
-    return evaluate
-
-
-def found(content: bytes, marker: str = "") -> bool:
-    return (CANARY + marker).lower().encode() in content.lower()
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-@pytest.mark.parametrize("capture", ["template", "hash"])
-def test_no_marker_comes_out_anywhere(places, protocol, capture):
-    everywhere = places(protocol, OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION=capture)
-    assert [place for place, content in everywhere.items() if found(content)] == []
+    return run
 
 
-def test_the_setting_full_adds_the_expression_to_spans_and_nothing_else(places):
-    everywhere = places("grpc", OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION="full")
-    assert {place for place, content in everywhere.items() if found(content)} == {"spans", "file", "log"}
-    # The markers that are in no expression: names of types, messages, stages.
-    for marker in ("17", "18", "-19", "-20", "-21", "-22"):
-        assert not any(found(content, marker) for content in everywhere.values())
+def holds_enough_to_search(emitted: Emitted) -> None:
+    """A canary that meets nobody proves nothing."""
+    kinds = set(emitted.outcomes)
+    assert kinds >= {"list", "ExpressionSyntaxError", "ExpressionTypeError", "EvaluationError"}
+    assert kinds >= {"DatabaseError", "UsageError", "KeyboardInterrupt", "ConversionException", "LoadError"}
+    metrics = emitted.received.metric_names()
+    assert metrics >= {semconv.EVALUATION_DURATION.name, semconv.LOST.name}
+    if PROMETHEUS:
+        assert b"fhirpath_evaluation_duration_seconds" in emitted.places["prometheus"]
+    assert b"fhirpath.evaluation.duration" in emitted.places["console"]
+    assert b"telemetry of an evaluation was lost (ValueError)" in emitted.places["log"]
+    assert b"could not be exported (ValueError)" in emitted.places["log"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "capture", "detail"),
+    [
+        ("http/protobuf", "template", "auto"),
+        ("grpc", "hash", "auto"),
+        *(("grpc", "template", detail) for detail in DETAILS),
+    ],
+)
+def test_no_marker_comes_out_anywhere(emit, protocol, capture, detail):
+    emitted = emit(
+        protocol,
+        OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION=capture,
+        OTEL_PYTHON_FHIRPATH_DETAIL=detail,
+    )
+    if detail != "off":
+        holds_enough_to_search(emitted)
+    assert emitted.found_at() == set()
+
+
+def test_a_leak_would_be_found_at_every_place(emit):
+    emitted = emit(PLANT="yes", OTEL_EXPORTER_OTLP_HEADERS="x-leak=Kanarienvogel")
+    assert emitted.found_at() == set(emitted.places)
+
+
+def attributes(emitted: Emitted) -> set[tuple[str, str]]:
+    """What stands on the spans that were received: the first two words of a span's name, and names of attributes."""
+    return {
+        (" ".join(span.name.split()[:2]), item.key)
+        for request in emitted.received.traces
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+        for item in span.attributes
+    }
+
+
+def test_the_setting_full_adds_exactly_the_expression(emit, tmp_path):
+    usual = emit(OTEL_PYTHON_FHIRPATH_DETAIL="stages")
+    for path in [*tmp_path.glob("*.duckdb*"), tmp_path / "log.txt", *(tmp_path / "state").rglob("*.jsonl")]:
+        path.unlink()
+    full = emit(OTEL_PYTHON_FHIRPATH_DETAIL="stages", OTEL_PYTHON_FHIRPATH_CAPTURE_EXPRESSION="full")
+    assert usual.found_at() == set()
+    assert full.found_at() == {"spans", "console", *(["file"] if WRITES_FILES else [])}
+    # Which bottlenecks there are, and what took memory, is not the same in two runs.
+    added = {
+        (name, key)
+        for name, key in attributes(full) - attributes(usual)
+        if not any(word in key for word in ("bottleneck", "memory"))
+    }
+    assert added == {("fhirpath evaluate", semconv.EXPRESSION_TEXT.name)}
+    if WRITES_FILES:
+        texts = {span.attributes.get(semconv.EXPRESSION_TEXT.name) for span in full.traces} - {None}
+        assert texts == {*canary.EXPRESSIONS, *canary.EVALUATED, "Patient.name"}
+        told = [span for span in full.traces if semconv.EXPRESSION_TEXT.name in span.attributes]
+        assert {span.name.split()[1] for span in told} == {"evaluate"}
+    # The markers that are in no expression: data, names of files and types, messages, credentials.
+    in_none = [f"-{number}" for number in range(17, 60) if f"-{number}" not in str(canary.EVALUATED)] + [
+        "17",
+        "18",
+        "50",
+        "53",
+        "58",
+    ]
+    assert [marker for marker in in_none if full.found_at(marker)] == []
+
+
+COMMANDS = {
+    "syntax": ["evaluate", "{database}", "Patient.name.where(family = 'x"],
+    "type": ["evaluate", "{database}", "Patient.nam"],
+    "data": ["evaluate", "{database}", "Patient.name.given.single()"],
+    "memory": ["evaluate", "{database}", "Patient.name.family.select('x'.toInteger() + $this.toDate())"],
+    "password": ["evaluate", "postgresql://user:Kanarienvogel-51@localhost/x", "Patient.name"],
+    "scheme": ["evaluate", "mysql://user:Kanarienvogel-51@localhost/x", "Patient.name"],
+    "no table": ["evaluate", "{database}", "Observation.value"],
+    "broken file": ["load", "{database}", "{broken}"],
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+def test_errors_of_the_command_line_hold_no_data_and_no_credentials(run_script, receivers, tmp_path, case):
+    """The user's own terminal shows the expression and the names of files, and which resource it is about."""
+    names = {"database": tmp_path / "clinic.duckdb", "broken": tmp_path / "broken.ndjson"}
+    name = {"family": "Kanarienvogel-22", "given": ["Kanarienvogel-23", "Kanarienvogel-24"]}
+    patient = {"resourceType": "Patient", "id": "p1", "name": [name], "birthDate": "Kanarienvogel-26"}
+    (tmp_path / "Patient.ndjson").write_text(json.dumps(patient) + "\n")
+    names["broken"].write_text(
+        '{"resourceType": "Patient", "id": "Kanarienvogel-25", "name": Kanarienvogel-26}'
+    )
+    script = (
+        "import fhirpath_otel as fo, sys\n"
+        f"with fo.connect({str(names['database'])!r}) as d: d.load({str(tmp_path / 'Patient.ndjson')!r})\n"
+        "from fhirpath_otel.__main__ import main\n"
+        f"print('exit code', main({[item.format(**names) for item in COMMANDS[case]]!r}), file=sys.stderr)\n"
+    )
+    with receivers["grpc"]() as received:
+        done: subprocess.CompletedProcess[str] = run_script(
+            script, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint
+        )
+    assert "exit code 1" in done.stderr or "exit code 2" in done.stderr, done.stderr
+    assert canary.MARKER.lower() not in (done.stderr + done.stdout).lower()
+    for request in (*received.traces, *received.metrics):
+        assert canary.MARKER.lower().encode() not in request.SerializeToString().lower()

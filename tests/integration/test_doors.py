@@ -135,7 +135,7 @@ def test_what_cannot_be_exported_is_counted_and_said_once(work):
         OTEL_EXPORTER_OTLP_TRACES_TIMEOUT="1",
     )
     assert not received.traces
-    assert received.counts(semconv.LOST.name) == {("not_exported", "span"): 6}
+    assert received.counts(semconv.LOST.name) == {("export_failed", "span"): 6}
     assert done.stderr.count("telemetry was lost") == 1
 
 

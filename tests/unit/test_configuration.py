@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fhirpath_otel import configuration
-
 ROOT = Path(__file__).parents[2]
 
 try:
@@ -63,7 +61,8 @@ def test_an_exporter_that_is_asked_for_sets_up_its_signal_only(run):
     assert (output, said) == ("TracerProvider _ProxyMeterProvider", "")
     output, said = run(CONFIGURE + REPORT, OTEL_METRICS_EXPORTER="console")
     assert output.startswith("ProxyTracerProvider MeterProvider")
-    assert said == ""
+    assert "fhirpath.evaluation.active" in said, "a service that is idle says so"
+    assert "fhirpath.evaluation.duration" not in said
 
 
 def test_a_disabled_sdk_is_not_set_up(run):
@@ -180,7 +179,7 @@ def test_without_the_package_for_local_files_the_warning_says_what_to_install(ru
 
 def test_what_breaks_while_setting_up_stays_away_from_the_host(run):
     broken = "from fhirpath_otel import configuration\n"
-    broken += "def fail(*_): raise RuntimeError('CANARY')\nconfiguration._resource = fail\n"
+    broken += "def fail(*_): raise RuntimeError('CANARY')\nconfiguration._sdk._get_resource = fail\n"
     output, said = run(
         broken + CONFIGURE + EVALUATE + "print(outcome.reason)", OTEL_TRACES_EXPORTER="console"
     )
@@ -214,38 +213,59 @@ def test_exit_flushes_what_was_recorded(run, tmp_path):
     assert b"fhirpath evaluate Patient" in file.read_bytes()
 
 
-class Calls(list):
-    def good(self, timeout_millis=30_000):
-        self.append(timeout_millis)
-
-    def bad(self):
-        raise RuntimeError("CANARY")
-
-    def unfinished(self):
-        return False
-
-
-def test_one_call_that_fails_does_not_cost_the_others_and_its_message_stays_out(caplog):
-    calls = Calls()
-    assert not configuration._call_all([calls.bad, calls.good], 4.0)
-    assert calls == [4000.0]
-    assert [record.getMessage() for record in caplog.records] == [
-        "telemetry was not handed over completely (RuntimeError)"
-    ]
-
-
-def test_what_says_it_is_not_done_is_not_done():
-    calls = Calls()
-    assert configuration._call_all([calls.good], 4.0)
-    assert not configuration._call_all([calls.good, calls.unfinished], 4.0)
+HOST = """
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+memory, collected = InMemorySpanExporter(), []
+class Metrics(MetricExporter):
+    def export(self, data, *_, **__): collected.append(data)
+    def force_flush(self, *_, **__): return True
+    def shutdown(self, *_, **__): pass
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(BatchSpanProcessor(memory, schedule_delay_millis=10**8))
+trace.set_tracer_provider(provider)
+metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(Metrics(), 10**8)], shutdown_on_exit=False))
+"""
 
 
-def test_where_no_thread_can_start_each_call_gets_its_share_of_the_time(monkeypatch):
-    def fail(_):
-        raise RuntimeError("can't create new thread at interpreter shutdown")
+@pytest.mark.parametrize("configure", ["", CONFIGURE])
+def test_flush_hands_over_what_a_host_has_not_exported_yet(run, configure):
+    script = (
+        HOST + configure + "from fhirpath_otel import configuration\nimport fhirpath_otel as fo\n" + EVALUATE
+    )
+    script += "print(len(memory.get_finished_spans()), len(collected))\n"
+    script += "print(fo.flush(20.0), len(memory.get_finished_spans()) > 0, len(collected) > 0)"
+    assert run(script) == ("0 0\nTrue True True", "")
 
-    calls = Calls()
-    monkeypatch.setattr(configuration.threading.Thread, "start", fail)
-    monkeypatch.setattr(configuration.time, "monotonic", lambda: 100.0)
-    assert configuration._call_all([calls.good, calls.good], 4.0)
-    assert calls == [2000.0, 4000.0]
+
+def test_flush_says_false_where_a_host_cannot_be_flushed_and_does_not_raise(run):
+    script = HOST + "def fail(*_, **__): raise RuntimeError('CANARY')\nprovider.force_flush = fail\n"
+    output, said = run(script + "import fhirpath_otel as fo\nprint(fo.flush(20.0), len(collected))")
+    assert (output, said) == ("False 0", "telemetry was not handed over completely (RuntimeError)")
+
+
+def test_without_any_provider_there_is_nothing_to_flush_or_to_shut_down(run):
+    assert run("import fhirpath_otel as fo\nprint(fo.flush(), fo.shutdown())") == ("True True", "")
+
+
+def test_what_exporting_costs_can_be_read(run):
+    script = CONFIGURE + EVALUATE + "cost = configuration.export_cost()\n"
+    script += "before = cost.spans, cost.spent_ns, cost.metrics_spent_ns\nprint(before, configuration.flush(20.0))\n"
+    script += "print(cost.spans, cost.spent_ns > 0, cost.metrics_spent_ns > 0)"
+    output, _ = run(script, OTEL_TRACES_EXPORTER="console", OTEL_METRICS_EXPORTER="console")
+    assert output == "(0, 0, 0) True\n1 True True"
+
+
+def test_flush_says_false_where_an_exporter_failed(run):
+    fails = "from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult\n"
+    fails += "ConsoleSpanExporter.export = lambda self, spans: SpanExportResult.FAILURE\n"
+    output, said = run(
+        fails + CONFIGURE + EVALUATE + "print(configuration.flush(20.0), configuration.flush(20.0))",
+        OTEL_TRACES_EXPORTER="console",
+    )
+    assert output == "False True"
+    assert said.startswith("spans could not be exported (the exporter says so); they are lost and counted in")

@@ -291,7 +291,7 @@ def test_shutdown_decides_what_is_complete_and_counts_the_rest(make_doors):
     doors.door.shutdown()
     doors.door.shutdown()
     assert doors.names() == ["ended"]
-    assert doors.counts.seen == {("kept", "slow"): 1, ("span", "shutdown"): 1}
+    assert doors.counts.seen == {("kept", "slow"): 1, ("span", "undecided"): 1}
     assert doors.kept.closed == 1
 
 
@@ -314,7 +314,7 @@ def test_what_was_not_exported_is_counted(make_doors, caplog, result):
         doors.kept.export = lambda _: 1 / 0
     with caplog.at_level(logging.DEBUG):
         evaluate(doors)
-    assert doors.counts.seen == {("kept", "slow"): 1, ("span", "not_exported"): 3}
+    assert doors.counts.seen == {("kept", "slow"): 1, ("span", "export_failed"): 3}
     assert not caplog.records
 
 
@@ -323,7 +323,7 @@ def test_without_an_exporter_everything_is_counted_as_not_exported(make_doors):
     doors.door._wrapped = None
     doors.tracer("host").start_span("request").end()
     doors.door.shutdown()
-    assert doors.counts.seen == {("span", "not_exported"): 1}
+    assert doors.counts.seen == {("span", "export_failed"): 1}
     assert doors.door.force_flush()
 
 
@@ -459,7 +459,7 @@ def test_a_shut_down_exporter_says_so(make_doors):
     doors.door.shutdown()
     doors.kept.result = SpanExportResult.FAILURE
     evaluate(doors)
-    assert doors.counts.seen["span", "not_exported"] == 3
+    assert doors.counts.seen["span", "export_failed"] == 3
 
 
 @pytest.mark.parametrize("kind", ["processor", "exporter"])

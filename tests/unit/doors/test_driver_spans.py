@@ -400,7 +400,7 @@ def test_what_waits_for_the_export_thread_is_bounded(make_host, monkeypatch):
     host.doors.door.release(["a", "b"])
     host.doors.door.release(["c", "d", "e"])
     assert list(host.doors.door._ready) == ["a", "b", "c"]
-    assert host.doors.counts.seen == {("driver_span", "not_exported"): 2}
+    assert host.doors.counts.seen == {("driver_span", "export_failed"): 2}
 
 
 def test_a_door_that_fails_is_counted_and_fails_no_evaluation(make_host, caplog):
@@ -537,7 +537,7 @@ def test_a_door_that_leaves_loses_what_it_held_and_ends_the_holding(registry):
     premade = spans.open(driver_evaluation(), ids)
     spans.may_go_out(door, below(premade))
     spans.leave(door)
-    assert door.lost == ["shutdown"]
+    assert door.lost == ["undecided"]
     assert not spans.active
     assert spans.open(driver_evaluation(), ids) is None
 
@@ -547,7 +547,7 @@ def test_after_shutdown_nothing_is_held_back(make_host, kind):
     host = make_host(kind)
     result = host.database.evaluate("Patient.name.family")
     host.doors.door.shutdown()
-    assert host.doors.counts.seen["driver_span", "shutdown"] == 2
+    assert host.doors.counts.seen["driver_span", "undecided"] == 2
     assert len(list(result)) == 3
     assert host.doors.drivers._held == 0
 

@@ -221,7 +221,7 @@ def test_closing_decides_what_has_its_root_and_counts_the_rest(at_processor):
     at_processor.started((2, 2), (2, 1))
     at_processor.ended((2, 1), None, "root")
     step = at_processor.close()
-    assert step.lost == {"shutdown": 1}
+    assert step.lost == {"undecided": 1}
     assert forwarded(step) == ["root"]
 
 

@@ -9,6 +9,8 @@ import threading
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from fhirpath_otel import semconv
 from fhirpath_otel.sampling.policies import Reasons, TailSampler
@@ -231,3 +233,21 @@ def test_threads_lose_no_call(watched):
         thread.join()
     assert count(telemetry) == 16_000
     assert sum(telemetry.counts("fhirpath.telemetry.traces").values()) == 16_000
+
+
+@pytest.mark.parametrize("detail", ["auto", "stages"])
+def test_calls_that_were_watched_before_count_with_the_provider_that_a_forked_child_has(watched, detail):
+    telemetry, call = watched(detail=detail)
+    for _ in range(300):
+        call("a")
+    assert count(telemetry) == 300
+    parents, telemetry.reader = telemetry.reader, InMemoryMetricReader()
+    telemetry.recorder.count_anew(MeterProvider([telemetry.reader], shutdown_on_exit=False))
+    for _ in range(500):
+        call("a")
+    with pytest.raises(LookupError):
+        call("fails")
+    assert count(telemetry) == 501
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    telemetry.reader = parents
+    assert count(telemetry) == 300

@@ -9,7 +9,8 @@ import pytest
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
-from fhirpath_otel.telemetry.governor import FIRST_TRACES, TRACE_EVERY_SECONDS, Costs, Governor
+from fhirpath_otel.telemetry.export_cost import ExportCost
+from fhirpath_otel.telemetry.governor import EXPORT_NS, FIRST_TRACES, TRACE_EVERY_SECONDS, Costs, Governor
 from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.watch import NEVER, Watch
 
@@ -191,3 +192,14 @@ def test_what_a_mark_takes_is_learnt_from_how_much_longer_marked_evaluations_are
         judge(governor, 100_000 + 13 * 700, 5_000.0, DROPPED, watching, operators, in_turn=True)
     assert governor.costs.mark == pytest.approx(700, rel=0.1)
     assert watching.marks == pytest.approx(13, rel=0.1)
+
+
+def test_what_exporting_takes_is_taken_from_the_exporters_that_measure_it(clock):
+    exported = ExportCost()
+    governor = Governor(0.02, clock=clock, costs=Costs(**COSTS), export_cost=exported)
+    assert governor.exporting_ns == EXPORT_NS
+    exported.add_spans(1_000, 9_000_000)
+    assert governor.exporting_ns == 9_000
+    judge(governor, 1_000_000, 1_000.0, KEPT)
+    exported.add_metrics(1, 4_000)
+    assert governor.ratio() == pytest.approx((1_000 + 9_000 + 4_000) / 1_000_000)

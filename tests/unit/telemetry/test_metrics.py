@@ -98,17 +98,46 @@ def test_active_evaluations_are_those_between_begin_and_finish(telemetry):
     assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
 
 
+def test_evaluations_that_are_never_finished_are_active_no_more_once_nobody_knows_them(telemetry):
+    kept = [telemetry.recorder.begin() for _ in range(5_000)]
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 5_000}
+    telemetry.recorder.finish(kept.pop())
+    assert telemetry.counts(semconv.LOST.name) == {}
+    kept.clear()
+    telemetry.points("fhirpath.evaluation.active")
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    assert telemetry.counts(semconv.LOST.name) == {("evaluation", "not_finished"): 4_999}
+    assert not telemetry.recorder._instruments._abandoned
+
+
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_what_is_active_in_a_parent_is_not_in_its_forked_child(telemetry):
-    telemetry.recorder.begin()
+    evaluation = telemetry.recorder.begin()
     child = os.fork()
     if child == 0:
         (point,) = telemetry.points(semconv.EVALUATION_ACTIVE.name)
         os._exit(point.value)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     (point,) = telemetry.points(semconv.EVALUATION_ACTIVE.name)
-    assert point.value == 1
+    assert (point.value, evaluation.outcome) == (1, None)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_what_a_child_inherits_is_no_loss_of_its_own_and_ends_none_of_its_own(telemetry):
+    forgotten, finished = telemetry.recorder.begin(), telemetry.recorder.begin()
+    child = os.fork()
+    if child == 0:
+        own = telemetry.recorder.begin()
+        del forgotten
+        telemetry.recorder.finish(finished)
+        telemetry.points(semconv.EVALUATION_ACTIVE.name)
+        (point,) = telemetry.points(semconv.EVALUATION_ACTIVE.name)
+        right = point.value == 1 and not telemetry.counts(semconv.LOST.name) and own.outcome is None
+        os._exit(0 if right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert forgotten.outcome is None
 
 
 def test_beyond_the_cap_expressions_are_called_other(make_telemetry):

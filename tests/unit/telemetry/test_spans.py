@@ -220,3 +220,32 @@ def test_an_error_marks_no_operator(telemetry):
     spans = telemetry.spans()
     assert spans["fhirpath in_memory"].status.status_code is StatusCode.ERROR
     assert spans["fhirpath ?"].status.status_code is StatusCode.UNSET
+
+
+class SteppingClock:
+    """The time of day, which is set by `step` seconds at each look."""
+
+    def __init__(self, step):
+        self.now_ns, self.step_ns = 1_800_000_000 * 10**9, step * 10**9
+
+    def __call__(self):
+        self.now_ns += self.step_ns
+        return self.now_ns
+
+
+@pytest.mark.parametrize("step", [-86_400, -1, 1, 86_400])
+def test_a_clock_that_is_set_meanwhile_changes_no_duration_and_tears_no_trace_apart(
+    telemetry, monkeypatch, step
+):
+    for module in ("fhirpath_otel.telemetry.spans.time_ns", "opentelemetry.sdk.trace.time_ns"):
+        monkeypatch.setattr(module, SteppingClock(step))
+    evaluation = finish(telemetry)
+    spans = telemetry.spans()
+    root = spans["fhirpath evaluate Patient"]
+    assert root.end_time - root.start_time == evaluation.end_ns - evaluation.start_ns > 0
+    for number, stage in enumerate(("parse", "type_check", "collection", "sql"), start=1):
+        span = spans[f"fhirpath {stage}"]
+        assert (span.start_time - root.start_time, span.end_time - span.start_time) == (number * 1_000, 1_000)
+    assert evaluation.duration_ns == evaluation.end_ns - evaluation.start_ns
+    [point] = telemetry.points(semconv.EVALUATION_DURATION.name)
+    assert point.sum == pytest.approx(evaluation.duration_ns / 1e9)
