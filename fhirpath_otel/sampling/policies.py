@@ -41,6 +41,10 @@ def _certain(_: Evaluation) -> Draw | None:
     return _CERTAIN
 
 
+def _none() -> float:
+    return 0.0
+
+
 def _nothing(_: Evaluation) -> None:
     return None
 
@@ -51,6 +55,7 @@ class Policy:
 
     Where it is one only by chance, `draw` says whether an evaluation that matches is chosen, and what it stands for.
     `kept` is told of evaluations that were kept for this reason, `seen` of all of them, when they have been judged.
+    `unjudged` says for how many more the next one stands that is kept, because nobody asked about them.
     """
 
     reason: str
@@ -58,6 +63,7 @@ class Policy:
     draw: Callable[[Evaluation], Draw | None] = _certain
     kept: Callable[[Evaluation], None] = _nothing
     seen: Callable[[Evaluation], None] = _nothing
+    unjudged: Callable[[], float] = _none
 
 
 class TokenBucket:
@@ -130,17 +136,18 @@ class Reasons:
     def __init__(
         self, settings: Settings, chance: Callable[[], float] = random.random, own: tuple[Policy, ...] = ()
     ) -> None:
-        self._slow_ns = settings.slow_threshold * 1e9
+        self.slow_ns = settings.slow_threshold * 1e9
         self._usual = UsualDurations(settings.max_expressions)
         self._baseline = Baseline(settings.baseline_rate, chance)
         sightings = FirstSightings(MAX_SIGHTINGS if settings.max_expressions else 0)
+        self._unjudged = 0
         self.judges_all = bool(own)
         self.policies: tuple[Policy, ...] = (
             Policy(semconv.FORCED, is_forced),
             Policy(semconv.ERROR, lambda evaluation: evaluation.error_type is not None),
             *own,
             Policy(semconv.BOTTLENECK, has_bottleneck),
-            Policy(semconv.SLOW, self._is_slow, seen=self._note),
+            Policy(semconv.SLOW, self._is_slow, seen=self._note, unjudged=self._take_unjudged),
             Policy(semconv.FIRST_SIGHTING, sightings.is_new, kept=sightings.remember),
             Policy(semconv.BASELINE, lambda _: True, self._baseline.draw),
         )
@@ -156,13 +163,21 @@ class Reasons:
     def usual(self, expression: str | None, durations: Sequence[int]) -> float:
         """The nanoseconds beyond which an evaluation of this expression may be slow; counts ascending durations."""
         if expression is None:
-            return self._slow_ns
-        return min(self._slow_ns, self._usual.note_all(expression, durations))
+            return self.slow_ns
+        return min(self.slow_ns, self._usual.note_all(expression, durations))
+
+    def suppressed(self, slow: int) -> None:
+        """Takes note of slow evaluations that were not judged: the next one that is kept stands for them too."""
+        self._unjudged += slow
+
+    def _take_unjudged(self) -> float:
+        taken, self._unjudged = self._unjudged, 0
+        return taken
 
     def _is_slow(self, evaluation: Evaluation) -> bool:
         if evaluation.in_turn:  # Its operators were noted: it is no measure, and not to be measured.
-            return evaluation.duration_ns > self._slow_ns
-        return evaluation.duration_ns > self._slow_ns or self._usual.is_exceeded(evaluation)
+            return evaluation.duration_ns > self.slow_ns
+        return evaluation.duration_ns > self.slow_ns or self._usual.is_exceeded(evaluation)
 
     def _note(self, evaluation: Evaluation) -> None:
         if not evaluation.in_turn:
@@ -211,7 +226,7 @@ class TailSampler:
             if not ((free or self._affords()) and self._buckets[policy.reason].take(self._clock())):
                 self._suppressed[policy.reason] += draw.weight
                 return Decision(False, policy.reason)
-            represented = draw.weight + self._suppressed[policy.reason]
+            represented = draw.weight + self._suppressed[policy.reason] + policy.unjudged()
             self._suppressed[policy.reason] = 0.0
             policy.kept(evaluation)
         return Decision(True, policy.reason, represented, draw.threshold, draw.randomness)

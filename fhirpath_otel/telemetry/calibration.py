@@ -44,6 +44,11 @@ class _Nowhere:
 
 
 class _AllOrdinary:
+    slow_ns = float("inf")
+
+    def suppressed(self, slow: int) -> None:
+        pass
+
     def passes(self) -> int:
         return NEVER
 

@@ -170,3 +170,26 @@ def active_durations(
     if in_memory_active_ns is not None and semconv.IN_MEMORY in durations:
         durations[semconv.IN_MEMORY] = in_memory_active_ns
     return durations
+
+
+def stage_values(
+    stages: Sequence[Sequence[Stage]], sql_ns: Sequence[int | None], in_memory_ns: Sequence[int | None]
+) -> dict[str, list[int]]:
+    """The nanoseconds of each stage, of evaluations that mostly have the same ones: then they are taken by columns."""
+    values: dict[str, list[int]] = {}
+    if len({len(one) for one in stages}) == 1:
+        for column in zip(*stages, strict=True):
+            if len({stage[0] for stage in column}) > 1 or column[0][0] in values:
+                break
+            values[column[0][0]] = [end_ns - start_ns for _, start_ns, end_ns in column]
+        else:
+            for stage, active_ns in ((semconv.SQL, sql_ns), (semconv.IN_MEMORY, in_memory_ns)):
+                if stage in values:
+                    pairs = zip(active_ns, values[stage], strict=True)
+                    values[stage] = [lasted if active is None else active for active, lasted in pairs]
+            return values
+    values = {}
+    for one, sql_active_ns, in_memory_active_ns in zip(stages, sql_ns, in_memory_ns, strict=True):
+        for stage, lasted in active_durations(one, sql_active_ns, in_memory_active_ns).items():
+            values.setdefault(stage, []).append(lasted)
+    return values

@@ -8,20 +8,20 @@ kept by thread: appending to a deque is atomic, so there would be no less to add
 
 from __future__ import annotations
 
-import itertools
 import os
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import RLock
 from time import thread_time_ns
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Observation
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding
-from fhirpath_otel.telemetry.evaluation import active_durations
+from fhirpath_otel.telemetry.evaluation import stage_values
 from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.routes import Routes
 from fhirpath_otel.telemetry.series import NO_SPAN
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Meter
 
-    from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
+    from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome, Stage
     from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure, Template
     from fhirpath_otel.telemetry.routes import Route
@@ -50,8 +50,6 @@ MAX_ABANDONED = 1_000_000
 
 MAX_WATCHES = 2_000
 """Watches of one process. Each holds 1 kB, and up to 10 kB of what waits."""
-
-Value = TypeVar("Value")
 
 Learn = Callable[["Watch", list[int], int, int], None]
 """Told of a watch, the ascending durations that were added up, how many evaluations they stand for, and the nanoseconds
@@ -251,54 +249,65 @@ class Instruments:
 
     def _add_sums(self, watch: Watch, notes: list[Note]) -> tuple[int, list[int]]:
         """Returns how many evaluations these are, and the ascending durations of those that were timed."""
-        durations, stages, *_, results, weights = zip(*notes, strict=True)
-        ascending = weighed = sorted(durations)
-        timed, evaluations, route = len(notes), sum(weights), watch.route
-        if evaluations > timed:
-            weighed = sorted(_weighed(durations, weights))
-            results = tuple(_weighed(results, weights))
-        route.duration.note_all(weighed)
-        if watch.only_stage is not None:
-            route.stages[watch.only_stage].note_all(weighed)
-        elif any(stages):
-            self._add_stages(route, notes)
-        if route.results is not None:
-            route.results.note_all(sorted(result for result in results if result is not None))
-        detailed = timed if watch.only_stage else sum(map(bool, stages))
-        self._count(route, {semconv.STAGE_DETAIL: detailed, semconv.BASIC: timed - detailed})
-        self._count(route, {semconv.COUNTED: evaluations - timed})
+        weights = {note[-1] for note in notes}
+        route, evaluations = watch.route, 0
+        for weight in weights:
+            those = notes if len(weights) == 1 else [note for note in notes if note[-1] == weight]
+            durations, stages, sql_ns, in_memory_ns, results, _ = zip(*those, strict=True)
+            evaluations += weight * len(those)
+            ascending = sorted(durations)
+            route.duration.note_all(ascending, weight)
+            if watch.only_stage is not None:
+                route.stages[watch.only_stage].note_all(ascending, weight)
+            elif any(stages):
+                self._add_stages(route, stages, sql_ns, in_memory_ns)
+            if route.results is not None:
+                route.results.note_all(sorted(result for result in results if result is not None), weight)
+        if len(weights) > 1:
+            ascending = sorted(note[0] for note in notes)
+        detailed = len(notes) if watch.only_stage else sum(1 for note in notes if note[1])
+        self._count(watch, ascending, evaluations)
+        self._count_detail(semconv.STAGE_DETAIL, detailed)
+        self._count_detail(semconv.BASIC, len(notes) - detailed)
+        self._count_detail(semconv.COUNTED, evaluations - len(notes))
         return evaluations, ascending
 
     def _add_untimed(self, watch: Watch, evaluations: int) -> None:
         """Counts evaluations that await the next one that is timed, with the mean duration until now."""
-        mean = [round(watch.mean_ns)] * evaluations
-        watch.route.duration.note_all(mean)
+        mean = [round(watch.mean_ns)]
+        watch.route.duration.note_all(mean, evaluations)
         if watch.only_stage is not None:
-            watch.route.stages[watch.only_stage].note_all(mean)
-        self._count(watch.route, {semconv.COUNTED: evaluations})
+            watch.route.stages[watch.only_stage].note_all(mean, evaluations)
+        self._count(watch, [], evaluations)
+        self._count_detail(semconv.COUNTED, evaluations)
 
-    def _add_stages(self, route: Route, notes: list[Note]) -> None:
-        values: dict[str, list[int]] = {}
-        for _, stages, sql_ns, in_memory_ns, *_ in notes:
-            for stage, active_ns in active_durations(stages, sql_ns, in_memory_ns).items():
-                values.setdefault(stage, []).append(active_ns)
-        for stage, found in values.items():
-            found.sort()
-            route.stages[stage].note_all(found)
+    def _add_stages(
+        self,
+        route: Route,
+        stages: Sequence[Sequence[Stage]],
+        sql_ns: Sequence[int | None],
+        in_memory_ns: Sequence[int | None],
+    ) -> None:
+        for stage, values in stage_values(stages, sql_ns, in_memory_ns).items():
+            values.sort()
+            route.stages[stage].note_all(values)
             if stage == semconv.SQL and route.database is not None:
-                route.database.note_all(found)
+                route.database.note_all(values)
 
-    def _count(self, route: Route, details: dict[str, int]) -> None:
-        for detail, count in details.items():
-            if count:
-                route.traces.add(None, count)
-                if route.cache is not None:
-                    route.cache.add(None, count)
-                self._count_detail(detail, count)
+    def _count(self, watch: Watch, durations: list[int], evaluations: int) -> None:
+        """Counts what became of the traces; those that took unusually long would have been kept, had that been paid."""
+        route, slow = watch.route, len(durations) - bisect_right(durations, watch.usual_ns)
+        route.traces.add(None, evaluations - slow)
+        if slow:
+            watch.suppressed += slow
+            route.slow.add(None, slow)
+        if route.cache is not None:
+            route.cache.add(None, evaluations)
 
     def _count_detail(self, detail: str, count: int) -> None:
-        self._recorded[detail] += count
-        self._routes.details[detail].add(None, count)
+        if count:
+            self._recorded[detail] += count
+            self._routes.details[detail].add(None, count)
 
     def _fold(self) -> None:
         with self._lock:
@@ -375,11 +384,6 @@ class Instruments:
             watch.forget()
         for series in (*self._histograms, *self._counters):
             series.clear()
-
-
-def _weighed(values: Iterable[Value], weights: Iterable[int]) -> Iterator[Value]:
-    """Each value as often as its weight says."""
-    return itertools.chain.from_iterable(map(itertools.repeat, values, weights))
 
 
 def _finding_attributes(finding: Finding) -> dict[str, str]:

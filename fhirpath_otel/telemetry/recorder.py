@@ -57,6 +57,7 @@ _name = itemgetter(0)
 _logger = logging.getLogger("fhirpath_otel")
 
 _NO_SDK = Outcome(False, semconv.DROPPED, semconv.NO_SDK)
+_SUPPRESSED_SLOW = Outcome(False, semconv.SUPPRESSED, semconv.SLOW)
 _SWITCHED_OFF = Outcome(False, semconv.DROPPED, semconv.SWITCHED_OFF)
 _LOST = Outcome(False, semconv.DROPPED, semconv.INTERNAL_ERROR)
 _UNSAMPLED_PARENT = Outcome(False, semconv.DROPPED, semconv.UNSAMPLED_PARENT)
@@ -216,7 +217,7 @@ class Recorder:
                 and duration_ns <= watch.limit_ns
                 and not (watch.asks_rules and self._finds(evaluation))
             ):
-                evaluation.outcome = watch.outcome
+                evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
                 evaluation.context = evaluation.watch = evaluation.from_caller = evaluation.known = None
                 if watch.note(evaluation):
                     self._governor.finished(perf_counter_ns() - ended_ns)
@@ -365,7 +366,12 @@ class Recorder:
     def _learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: int) -> None:
         """From ordinary evaluations that were added up."""
         if self._ordinary is not None and watch.outcome.reason == semconv.NOT_SELECTED:
-            watch.limit_ns = self._ordinary.usual(watch.expression, durations)
+            if watch.suppressed:
+                self._ordinary.suppressed(watch.suppressed)
+                watch.suppressed = 0
+            watch.usual_ns = self._ordinary.usual(watch.expression, durations)
+            affords = watch.expression is None or self._governor.affords_trace()
+            watch.limit_ns = watch.usual_ns if affords else self._ordinary.slow_ns
         self._governor.learn(watch, durations, evaluations, spent_ns)
 
     def _get_tracer(self) -> trace.Tracer:

@@ -39,6 +39,10 @@ _OTHER_STAGE = {semconv.ENGINE_NAME.name: semconv.OTHER}
 _OTHER_OPERATOR = {semconv.OPERATOR_NAME.name: semconv.OTHER}
 _OTHER_DATABASE = {semconv.DB_SYSTEM_NAME.name: semconv.OTHER}
 _OTHER_MODE = {semconv.EXECUTION_MODE.name: semconv.OTHER}
+_SUPPRESSED_SLOW = {
+    semconv.DECISION.name: semconv.SUPPRESSED,
+    semconv.DECISION_REASON.name: semconv.SLOW,
+}
 _OTHER_REASON = {semconv.DECISION_REASON.name: semconv.OTHER}
 
 
@@ -52,6 +56,7 @@ class Route:
     results: HistogramSeries | None
     cache: CounterSeries | None
     traces: CounterSeries
+    slow: CounterSeries
 
 
 class Routes:
@@ -146,6 +151,7 @@ class Routes:
             results=results,
             cache=cache,
             traces=self._traces.series(decision, _OTHER_REASON),
+            slow=self._traces.series(_SUPPRESSED_SLOW),
         )
 
     def _duration_series(self, evaluation: Evaluation, label: str | None) -> HistogramSeries:

@@ -95,23 +95,24 @@ class HistogramSeries:
         if value > self.high:  # noqa: PLR1730
             self.high = value
 
-    def note_all(self, values: Sequence[int]) -> None:
-        """Adds ascending values of evaluations whose trace was not kept."""
+    def note_all(self, values: Sequence[int], times: int = 1) -> None:
+        """Adds ascending values of evaluations whose trace was not kept, each so many times."""
         if not values:
             return
         histogram = self.histogram
         if not histogram.folds:
             for value in values:
-                histogram.instrument.record(value / histogram.scale, self.attributes, NO_SPAN)
+                for _ in range(times):
+                    histogram.instrument.record(value / histogram.scale, self.attributes, NO_SPAN)
             return
         bounds, counts, low, high = histogram.bounds, self.counts, values[0], values[-1]
         last, begun = bisect_left(bounds, high), 0
         for bucket in range(bisect_left(bounds, low), last):
             end = bisect_right(values, bounds[bucket], begun)
-            counts[bucket] += end - begun
+            counts[bucket] += (end - begun) * times
             begun = end
-        counts[last] += len(values) - begun
-        self.total += sum(values)
+        counts[last] += (len(values) - begun) * times
+        self.total += sum(values) * times
         self.low, self.high = min(self.low, low), max(self.high, high)
 
 

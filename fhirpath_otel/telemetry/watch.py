@@ -49,10 +49,16 @@ class Ordinary(Protocol):
     def randomness(self) -> int:
         """What the id of a trace ends in that the baseline takes."""
 
+    slow_ns: float
+    """Whatever takes longer is slow."""
+
     def usual(self, expression: str | None, durations: Sequence[int]) -> float:
-        """Takes note of durations of an expression, or of several without names; what lasts longer than the returned
-        nanoseconds is to be judged.
+        """Takes note of ascending durations of an expression, or of several without names; what lasts longer than the
+        returned nanoseconds is slow.
         """
+
+    def suppressed(self, slow: int) -> None:
+        """Takes note of slow evaluations that were not judged."""
 
 
 class Turn(NamedTuple):
@@ -68,10 +74,12 @@ _NOTHING = Turn(False, False)
 class Watch:
     """The expression, in one way of execution and under one kind of caller. Threads may share it.
 
-    `detail` is that of ordinary evaluations, `turn_detail` that of one in `interval`. `limit_ns` is the longest an
-    ordinary one takes. `timed_one_in` is above 1 where only some are timed. `expression` is None where several share
-    it. `marks` are the calls of operators in one evaluation. `only_stage` is that of engines whose evaluation is one
-    call; `has_operators` says that operators can be recorded, `asks_rules` that a rule may find something.
+    `detail` is that of ordinary evaluations, `turn_detail` that of one in `interval`. `timed_one_in` is above 1 where
+    only some are timed. What takes longer than `usual_ns` is slow, and judged if it is beyond `limit_ns`: where that
+    is more, traces of slow ones cannot be paid now, and those `suppressed` are only counted. `expression` is None where
+    several share it. `marks` are the calls of operators in one evaluation. `only_stage` is that of engines whose
+    evaluation is one call; `has_operators` says that operators can be recorded, `asks_rules` that a rule may find
+    something.
     """
 
     __slots__ = (
@@ -97,9 +105,11 @@ class Watch:
         "passes",
         "route",
         "settled",
+        "suppressed",
         "timed_one_in",
         "turn_detail",
         "untimed",
+        "usual_ns",
         "waiting",
     )
 
@@ -116,7 +126,8 @@ class Watch:
         self.turn_detail = semconv.STAGE_DETAIL
         self.interval = NEVER
         self.timed_one_in = 1
-        self.limit_ns = float("inf")
+        self.limit_ns = self.usual_ns = float("inf")
+        self.suppressed = 0
         self.mean_ns = 0.0
         self.marks = MARKS
         self.changed_at = float("-inf")

@@ -151,7 +151,7 @@ class Watches:
             watch.has_operators = evaluation.execution_mode == semconv.IN_MEMORY
             watch.asks_rules = self._may_find(evaluation, kind.called)
             if kind.sampled:
-                watch.limit_ns = self._ordinary.usual(expression, ())
+                watch.limit_ns = watch.usual_ns = self._ordinary.usual(expression, ())
         return watch
 
     def _renew_lock(self) -> None:
