@@ -62,6 +62,7 @@ def soak(evaluations: int) -> Soaked:
     recorder = make_recorder(
         semconv.AUTO,
         clock,
+        host.export_cost,
         dimensions=(DIMENSION,),
         tracer_provider=host.traces,
         meter_provider=host.metrics,
