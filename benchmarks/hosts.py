@@ -21,6 +21,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from fhirpath_otel import semconv
+from fhirpath_otel.hand_over import CountedMetricExporter, CountedSpanExporter
+from fhirpath_otel.telemetry.export_cost import ExportCost
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -93,19 +95,30 @@ class Sdk:
         else:
             spans = OTLPSpanExporter(f"{address}/v1/traces")
             metrics = OTLPMetricExporter(f"{address}/v1/metrics")
+        self.export_cost = ExportCost()
+        counted = CountedSpanExporter(spans, None, self.export_cost.add_spans)
+        counted.on_taken = counted.on_done = _nothing
         self.processor = BatchSpanProcessor(
-            spans, QUEUE, schedule_delay_millis=10**7, max_export_batch_size=QUEUE
+            counted,  # type: ignore[arg-type]  # it does what an exporter does
+            QUEUE,
+            schedule_delay_millis=10**7,
+            max_export_batch_size=QUEUE,
         )
         self.traces = TracerProvider(shutdown_on_exit=False)
         self.traces.add_span_processor(self.processor)
-        self.reader = PeriodicExportingMetricReader(metrics, export_interval_millis=float("inf"))
+        exported: Any = CountedMetricExporter(metrics, None, self.export_cost.add_metrics)
+        self.reader = PeriodicExportingMetricReader(exported, export_interval_millis=float("inf"))
         self._own = InMemoryMetricReader()
         self.metrics = MeterProvider([self.reader, self._own], shutdown_on_exit=False)
 
     @property
     def providers(self) -> dict[str, Any]:
-        """What a recorder takes."""
-        return {"tracer_provider": self.traces, "meter_provider": self.metrics}
+        """What a recorder takes, and its governor."""
+        return {
+            "tracer_provider": self.traces,
+            "meter_provider": self.metrics,
+            "export_cost": self.export_cost,
+        }
 
     def flush(self) -> None:
         """Exports the spans that wait."""
@@ -119,6 +132,10 @@ class Sdk:
         """Ends it."""
         self.traces.shutdown()
         self.metrics.shutdown()
+
+
+def _nothing(_: int) -> None:
+    pass
 
 
 def points(data: MetricsData | None, metric: semconv.Metric) -> list[Any]:

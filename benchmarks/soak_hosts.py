@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -14,19 +14,18 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from benchmarks.hosts import points
 from fhirpath_otel import semconv
+from fhirpath_otel.hand_over import CountedMetricExporter, CountedSpanExporter, CountedSpanProcessor
+from fhirpath_otel.telemetry.export_cost import ExportCost
+from fhirpath_otel.telemetry.recorder import Recorder
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 SLOW_SECONDS = 0.005
-QUEUE = 2**16
-"""More spans than are made between two flushes: what the SDK drops from a full queue it does not count everywhere."""
-
-Lost = Callable[[str, str, int], None]
 
 
 class RefusedError(ConnectionError):
@@ -54,25 +53,18 @@ class Turns:
 
 
 class Spans(SpanExporter):
-    """Takes spans in its turns, and counts what it took and what it lost."""
+    """Takes spans in its turns, and counts those that it took."""
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
-        self.lost: Lost = lambda *_: None
-        self.exported = self.failed = 0
+        self.taken = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Counts."""
-        taken = False
-        try:
-            taken = self._turns.takes()
-        finally:
-            if taken:
-                self.exported += len(spans)
-            else:
-                self.failed += len(spans)
-                self.lost(semconv.WHAT_SPAN, semconv.INTERNAL_ERROR, len(spans))
-        return SpanExportResult.SUCCESS if taken else SpanExportResult.FAILURE
+        if not self._turns.takes():
+            return SpanExportResult.FAILURE
+        self.taken += len(spans)
+        return SpanExportResult.SUCCESS
 
 
 class Metrics(MetricExporter):
@@ -113,22 +105,31 @@ class HandedOver(SpanProcessor):
 
 
 class Host:
-    """An SDK; exporters fail in turns until `settle`."""
+    """An SDK as this package sets it up, but that its exporters fail in turns. What gets lost is told to `recorder`."""
+
+    recorder: Recorder
 
     def __init__(self) -> None:
-        self._turns = Turns()
+        self._turns, self.export_cost = Turns(), ExportCost()
         self.exporter, self.handed_over = Spans(self._turns), HandedOver()
-        self._batches = BatchSpanProcessor(self.exporter, QUEUE)
+        counted = CountedSpanExporter(self.exporter, self._lost, self.export_cost.add_spans)
+        self._spans = CountedSpanProcessor(counted, self._lost)
         self.traces = TracerProvider(shutdown_on_exit=False)
         self.traces.add_span_processor(self.handed_over)
-        self.traces.add_span_processor(self._batches)
+        self.traces.add_span_processor(self._spans)
         self._exported = Metrics(self._turns)
-        self._reader = PeriodicExportingMetricReader(self._exported, export_interval_millis=float("inf"))
+        self._reader = PeriodicExportingMetricReader(
+            CountedMetricExporter(self._exported, self._lost, self.export_cost.add_metrics),  # type: ignore[arg-type]
+            export_interval_millis=float("inf"),
+        )
         self.metrics = MeterProvider([self._reader], shutdown_on_exit=False)
+
+    def _lost(self, what: str, reason: str, count: int) -> None:
+        self.recorder.lost(what, reason, count)
 
     def collect(self) -> None:
         """What an SDK does once a minute."""
-        self._batches.force_flush()
+        self._spans.force_flush()
         self._reader.force_flush()
 
     def next_turn(self) -> None:

@@ -28,6 +28,7 @@ from fhirpath_otel.evaluator.template import operator_names
 from fhirpath_otel.sampling.policies import Reasons, TailSampler
 from fhirpath_otel.telemetry.calls import watch_calls
 from fhirpath_otel.telemetry.evaluation import Evaluation
+from fhirpath_otel.telemetry.export_cost import ExportCost
 from fhirpath_otel.telemetry.governor import Governor
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Disclosure, template_from
@@ -58,15 +59,20 @@ class Work:
     stages: int
 
 
-def make_recorder(detail: str, clock: Callable[[], float] | None = None, **providers: Any) -> Recorder:
+def make_recorder(
+    detail: str,
+    clock: Callable[[], float] | None = None,
+    export_cost: ExportCost | None = None,
+    **providers: Any,
+) -> Recorder:
     """A recorder as `configuration.recorder` makes it, with its governor at this detail and other providers.
 
-    `clock` is what sampler and governor go by.
+    `clock` is what sampler and governor go by, `export_cost` what the exporters measure.
     """
     values, analyser, model = settings.current(), Analyser(), load_model()
     reasons = Reasons(values)
     clocks: dict[str, Any] = {} if clock is None else {"clock": clock}
-    governor = Governor(values.overhead_budget, detail, **clocks)
+    governor = Governor(values.overhead_budget, detail, export_cost=export_cost, **clocks)
     return Recorder(
         TailSampler(reasons.policies, values.max_traces_per_second, affords=governor.affords_trace, **clocks),
         analyse=analyser,

@@ -16,7 +16,7 @@ TINY = overhead.Effort(
     pairs=3,
     pairs_to_bar=(3, 3),
     growth=growth.Effort(1, 64, ((1, 1), (2, 3))),
-    memory=memory.Effort(1, 640, 20),
+    memory=memory.Effort(1, 640, (20,)),
 )
 
 
