@@ -6,6 +6,7 @@ with what it sees on the spot.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -17,7 +18,7 @@ from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
 from fhirpath_otel.telemetry.governor import Costs, Governor
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import template_from
-from fhirpath_otel.telemetry.watch import NEVER, Watch
+from fhirpath_otel.telemetry.watch import CALLS_BATCH, NEVER, Watch
 from fhirpath_otel.telemetry.watches import Kind
 
 ROUNDS = 9
@@ -98,10 +99,23 @@ def calibrate() -> Costs:
         watch.set_detail(semconv.BASIC, semconv.BASIC, NEVER, 1)
     costs.basic = max(100.0, _measure(account, lambda: _evaluate(recorder)) - bare)
     costs.call = max(50.0, _measure(account, call) - empty)
+    costs.warm_fold = costs.fold_of_calls = max(50.0, _fold_of_calls(recorder, account))
     for watch in recorder.watches:
         watch.set_detail(semconv.BASIC, semconv.BASIC, NEVER, 10**6)
     costs.counted = max(20.0, _measure(account, call) - empty)
     return costs
+
+
+def _fold_of_calls(recorder: Recorder, account: _Account) -> float:
+    """Nanoseconds that adding up one call takes."""
+    watch, found = recorder.watches[0], []
+    for _ in range(ROUNDS):
+        watch.durations.extend(range(80_000, 80_000 + 10 * CALLS_BATCH, 10))
+        watch.results.extend(itertools.repeat(3, CALLS_BATCH))
+        account.folded_ns = 0
+        recorder.add_up(watch)
+        found.append(account.folded_ns / CALLS_BATCH)
+    return statistics.median(found)
 
 
 def _measure(account: _Account, function: Callable[[], object]) -> float:

@@ -46,47 +46,66 @@ def watch_calls(
     returns, raises and is named stays as it is.
     """
     calls = _Calls(recorder, function, describe, with_operators)
-    active, get_current, clock = recorder.active, otel_context.get_current, perf_counter_ns
+    active, begin, get_current, clock = (
+        recorder.active,
+        recorder.active.append,
+        otel_context.get_current,
+        perf_counter_ns,
+    )
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         if not (recorder.recording or recorder.is_recording()):
             return function(*arguments, **named)
-        context = get_current()
-        seen, watch = calls.last
-        if seen() is not context:
-            watch = calls.find(context)
+        seen, watch, note, count = calls.last
+        if seen() is not get_current():
+            seen, watch, note, count = calls.find(get_current())
         if watch is None:
             return calls.judged(arguments, named)
         if not next(watch.passes, False):
             turn = calls.turn(watch)
             if turn.drawn or turn.detailed:
                 return calls.judged(arguments, named, turn)
-        weight = 1
+        started_ns, weight = clock(), 1
         if watch.timed_one_in > 1:
             weight = 0 if next(watch.untimed, False) else watch.weight()
-        active.append(None)
-        started_ns = clock()
+        if not weight:
+            try:
+                return function(*arguments, **named)
+            except BaseException as error:
+                calls.late(watch, started_ns, weight, type(error).__name__)
+                raise
+        begin(None)
         try:
             result = function(*arguments, **named)
         except BaseException as error:
-            calls.late(watch, started_ns, weight, type(error).__name__)
+            calls.late(watch, started_ns, weight, type(error).__name__, begun=True)
             raise
-        if weight:
-            duration_ns = clock() - started_ns
-            if duration_ns > watch.limit_ns:
-                calls.late(watch, started_ns, weight, None, result)
-                return result
+        duration_ns = clock() - started_ns
+        if duration_ns > watch.limit_ns:
+            calls.late(watch, started_ns, weight, None, result, begun=True)
+        else:
             if weight == 1:
-                watch.durations.append(duration_ns)
-                watch.results.append(len(result))
+                note(duration_ns)
+                count(len(result))
             else:
                 watch.weighed.append((duration_ns, len(result), weight))
-        if active:
-            active.pop()
+            if active:
+                active.pop()
         return result
 
     return call  # type: ignore[return-value]
+
+
+Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[int], None], Callable[[int], None]]
+"""The context of the last call, the watch for calls in it, and what takes their durations and results."""
+
+
+def _nowhere(_: int = 0) -> None:
+    return None
+
+
+_NONE: Last = (_nowhere, None, _nowhere, _nowhere)
 
 
 class _Calls:
@@ -104,16 +123,17 @@ class _Calls:
         self._describe = describe
         self._with_operators = with_operators
         self._known: dict[Kind, Watch] = {}
-        self.last: tuple[Callable[[], Context | None], Watch | None] = (lambda: None, None)
+        self.last = _NONE
 
-    def find(self, context: Context) -> Watch | None:
+    def find(self, context: Context) -> Last:
         """The watch for calls in this context; None before the first of them was judged."""
         kind = self._recorder.caller(context).kind
         watch = None if kind is None else self._known.get(kind)
         if watch is not None:
             watch.only_stage, watch.has_operators = semconv.IN_MEMORY, self._with_operators is not None
-            self.last = (weakref.ref(context), watch)
-        return watch
+            self.last = (weakref.ref(context), watch, watch.durations.append, watch.results.append)
+            return self.last
+        return _NONE
 
     def turn(self, watch: Watch) -> Turn:
         """What falls on a call for which there was no pass left."""
@@ -126,7 +146,7 @@ class _Calls:
     def judged(self, arguments: tuple[Any, ...], named: dict[str, Any], turn: Turn | None = None) -> Any:
         """A call that is noted, and judged by itself; with a turn that is known, or to be told now."""
         recorder = self._recorder
-        self.last = (lambda: None, None)  # In a forked child there are other watches.
+        self.last = _NONE  # In a forked child there are other watches.
         evaluation = recorder.begin()
         self._describe(evaluation)
         recorder.expect(evaluation, self._known, turn)
@@ -144,12 +164,21 @@ class _Calls:
         return result
 
     def late(
-        self, watch: Watch, started_ns: int, weight: int, error_type: str | None, result: Sized = ()
+        self,
+        watch: Watch,
+        started_ns: int,
+        weight: int,
+        error_type: str | None,
+        result: Sized = (),
+        *,
+        begun: bool = False,
     ) -> None:
-        """Judges a call that turned out not to be ordinary."""
+        """Judges a call that turned out not to be ordinary; `begun` says that it was counted as active."""
         watch.judge_instead(weight)
         evaluation = Evaluation(otel_context.get_current())
         evaluation.start_ns = started_ns
+        if not begun:
+            self._recorder.active.append(None)
         self._describe(evaluation)
         evaluation.watch, evaluation.drawn, evaluation.detail = watch, False, watch.detail
         _end(self._recorder, evaluation, started_ns, error_type, result)

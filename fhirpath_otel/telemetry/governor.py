@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation
     from fhirpath_otel.telemetry.watch import Watch
 
-RECORDING_SHARE = 0.5
+RECORDING_SHARE = 0.6
 """Of the budget: for what is recorded of every evaluation. The rest is for collecting and exporting metrics."""
 
-DETAIL_SHARE = 0.15
+DETAIL_SHARE = 0.1
 """Of the budget: for what is recorded of one in N."""
 
-TRACES_SHARE = 0.25
+TRACES_SHARE = 0.2
 """Of the budget: for traces that are kept."""
 
 FIRST_TRACES = 20
@@ -39,6 +39,9 @@ TRACE_EVERY_SECONDS = 2.0
 
 STEADY_SECONDS = 10.0
 """A level stays for so long at a steady load; for a tenth of it where the load has changed to twice or half."""
+
+WORTH = 1.3
+"""Stages are given up where they take so many times what doing without them takes."""
 
 MARGIN = 0.8
 """More detail has to fit into this much of its share before it is chosen, so that the choice does not swing."""
@@ -62,7 +65,7 @@ class Costs:
 
     An evaluation that is only `counted`, an ordinary `call` of another engine, an ordinary evaluation with notes in
     `basic` detail or with `stages`, one that is `judged` by itself, a `mark` of an operator's call, a `trace` with its
-    export. Of an ordinary one, the `fold` when some are added up, and the `finish` where it really runs.
+    export. Of an ordinary one, the `fold` when some are added up (`fold_of_calls`), and the `finish` where it runs.
     """
 
     counted: float = 250.0
@@ -72,7 +75,9 @@ class Costs:
     judged: float = 12_000.0
     mark: float = 1_000.0
     trace: float = 400_000.0
-    fold: float = 500.0
+    fold: float = 1_000.0
+    fold_of_calls: float = 250.0
+    warm_fold: float = 250.0
     finish: float = 1_000.0
     warm_finish: float = 1_000.0
 
@@ -80,6 +85,11 @@ class Costs:
     def cold(self) -> float:
         """How many times longer recording takes where caches are cold than when it is run over and over."""
         return min(max(self.finish / self.warm_finish, 1.0), 20.0)
+
+    @property
+    def cold_call(self) -> float:
+        """The same of calls, which have no finish: as much as adding up takes longer."""
+        return min(max(self.fold_of_calls / self.warm_fold, 1.0), 4.0)
 
 
 class Governor:
@@ -132,10 +142,13 @@ class Governor:
     def learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: float) -> None:
         """Takes note of ordinary evaluations of an expression that were added up, and chooses its detail anew."""
         mean_ns, timed = sum(durations) / len(durations), len(durations)
-        self.costs.fold += (spent_ns / timed - self.costs.fold) * 0.1
+        if watch.only_stage is None:
+            self.costs.fold += (spent_ns / timed - self.costs.fold) * 0.1
+        else:
+            self.costs.fold_of_calls += (spent_ns / timed - self.costs.fold_of_calls) * 0.1
         watch.mean_ns += (mean_ns - watch.mean_ns) * (timed / (timed + REMEMBERED) if watch.mean_ns else 1.0)
         self._evaluated(mean_ns * evaluations)
-        self._spend(timed * self._recording(watch) + (evaluations - timed) * self.costs.counted)
+        self._spend(timed * self._recording(watch) + (evaluations - timed) * self._counting())
         self.choose(watch)
 
     def judged(self, evaluation: Evaluation, watch: Watch | None, spent_ns: float) -> None:
@@ -159,7 +172,7 @@ class Governor:
             watch.marks += (calls - watch.marks) * 0.3
             if evaluation.in_turn:
                 mark_ns = (evaluation.duration_ns - watch.mean_ns) / calls
-                costs.mark += (min(max(mark_ns, 100.0), 5_000.0) - costs.mark) * 0.02
+                costs.mark += (min(max(mark_ns, 100.0), 5_000.0) - costs.mark) * 0.05
         return calls * costs.mark
 
     def finished(self, spent_ns: int) -> None:
@@ -216,23 +229,24 @@ class Governor:
 
     def _base(self, watch: Watch) -> tuple[str, int]:
         """The detail of every evaluation, and of how many one is timed."""
-        share_ns, costs = self.budget * RECORDING_SHARE * watch.mean_ns, self.costs
+        share_ns = self.budget * RECORDING_SHARE * watch.mean_ns
         fits = {
             detail: share_ns * (1.0 if watch.detail == detail else MARGIN)
             for detail in (semconv.STAGE_DETAIL, semconv.BASIC)
         }
-        if self._recording(watch, semconv.STAGE_DETAIL) <= fits[semconv.STAGE_DETAIL]:
+        stages_ns, basic_ns = (self._recording(watch, detail) for detail in fits)
+        # Less is chosen only where that saves something.
+        if stages_ns <= fits[semconv.STAGE_DETAIL] or (not watch.only_stage and stages_ns < WORTH * basic_ns):
             return semconv.STAGE_DETAIL, 1
-        basic_ns = self._recording(watch, semconv.BASIC)
         if basic_ns <= fits[semconv.BASIC] or not watch.only_stage:
             return semconv.BASIC, 1
-        left_ns = max(share_ns - costs.counted, share_ns / 10, 1.0)
+        left_ns = max(share_ns - self._counting(), share_ns / 10, 1.0)
         return semconv.BASIC, min(math.ceil(basic_ns / left_ns), MAX_INTERVAL)
 
     def _turns(self, watch: Watch, detail: str) -> tuple[str, int]:
         """The detail of some evaluations, and in how many each time one gets it."""
         turn_detail = semconv.OPERATOR_DETAIL if watch.has_operators else semconv.STAGE_DETAIL
-        if turn_detail == detail:
+        if turn_detail == detail or (watch.only_stage and not watch.has_operators):
             return turn_detail, NEVER
         share_ns = self.budget * DETAIL_SHARE * max(watch.mean_ns, 1.0)
         turn_ns = self.costs.judged
@@ -244,9 +258,12 @@ class Governor:
         """Nanoseconds that recording an ordinary evaluation takes."""
         costs = self.costs
         if watch.only_stage:
-            return costs.call + costs.fold
+            return costs.call * costs.cold_call + costs.fold_of_calls
         detailed = (detail or watch.detail) == semconv.STAGE_DETAIL
         return (costs.stages if detailed else costs.basic) * costs.cold + costs.fold
+
+    def _counting(self) -> float:
+        return self.costs.counted * self.costs.cold_call
 
     def _evaluated(self, duration_ns: float) -> None:
         self._evaluated_ns += duration_ns

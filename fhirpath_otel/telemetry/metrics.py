@@ -25,7 +25,7 @@ from fhirpath_otel.telemetry.evaluation import stage_values
 from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.routes import Routes
 from fhirpath_otel.telemetry.series import NO_SPAN
-from fhirpath_otel.telemetry.watch import Watch, drained
+from fhirpath_otel.telemetry.watch import CALLS_MOST, NOTES_MOST, Watch, drained
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -49,7 +49,7 @@ MAX_ABANDONED = 1_000_000
 """Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
 
 MAX_WATCHES = 2_000
-"""Watches of one process. Each holds 1 kB, and up to 10 kB of what waits."""
+"""Watches of one process. Each takes 2 kB, and 20 to 40 kB where it is full of what waits."""
 
 Learn = Callable[["Watch", list[int], int, int], None]
 """Told of a watch, the ascending durations that were added up, how many evaluations they stand for, and the nanoseconds
@@ -181,7 +181,8 @@ class Instruments:
 
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch, unless another thread is adding up."""
-        if self._lock.acquire(blocking=len(watch.waiting) >= MAX_QUEUE):
+        too_many = len(watch.waiting) >= NOTES_MOST or len(watch.durations) >= CALLS_MOST
+        if self._lock.acquire(blocking=too_many):
             try:
                 self._add_notes(watch)
             finally:
@@ -247,8 +248,11 @@ class Instruments:
         if not evaluations:
             return
         try:
-            durations = sorted([*(note[0] for note in notes), *calls, *(call[0] for call in weighed)])
-            self._add_sums(watch, notes, sorted(calls), sorted(drained(watch.results)))
+            calls.sort()
+            durations = calls
+            if notes or weighed:
+                durations = sorted([*(note[0] for note in notes), *calls, *(call[0] for call in weighed)])
+            self._add_sums(watch, notes, calls, sorted(drained(watch.results)))
             for duration_ns, results, weight in weighed:
                 self._add_sums(watch, [], [duration_ns], [results], weight)
             if untimed:
@@ -321,7 +325,8 @@ class Instruments:
         with self._lock:
             self._add_up()
             for watch in self._watches:
-                self._add_notes(watch)
+                if watch.waiting or watch.durations or watch.weighed or watch.timed_one_in > 1:
+                    self._add_notes(watch)
             lost = [histogram.fold() for histogram in self._histograms]
             if any(lost):
                 # An evaluation has one duration; if only others were lost, rather count too many than none.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
@@ -34,7 +35,7 @@ from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.spans import write_spans
-from fhirpath_otel.telemetry.watch import LONG_NS, Ordinary, Turn, Watch
+from fhirpath_otel.telemetry.watch import BATCH, LONG_NS, Ordinary, Turn, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
 __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
@@ -62,6 +63,10 @@ _UNSAMPLED_PARENT = Outcome(False, semconv.DROPPED, semconv.UNSAMPLED_PARENT)
 
 def _finds_nothing(_: Evaluation) -> tuple[Finding, ...]:
     return ()
+
+
+def _nobody() -> None:
+    return None
 
 
 def _may_find_always(_: Evaluation, __: bool) -> bool:
@@ -133,6 +138,7 @@ class Recorder:
             else Watches(self._ordinary, self._instruments, self._may_find, self._governor.affords_trace)
         )
         self._callers = Callers(self._dimensions)
+        self._last: tuple[Callable[[], Context | None], Caller] = _nobody, self._callers.caller(_EMPTY)
         self._memory_metrics = (
             None if self._resident is None else MemoryMetrics(meter, self._resident, self.databases)
         )
@@ -174,7 +180,18 @@ class Recorder:
         what is evaluated: without it, or without this call, each evaluation is judged by itself. A `turn` is what falls
         on it, where that was asked before.
         """
+        # Written out, like `finish`: between two statements of a database each call of a function takes 1 µs.
         try:
+            context = evaluation.context
+            if turn is None and known is not None and context is not None:
+                last, caller = self._last
+                if last() is not context:
+                    caller = self._remember(context)
+                watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
+                if watch is not None and 0 < watch.mean_ns < LONG_NS and next(watch.passes, False):
+                    evaluation.from_caller, evaluation.watch = caller, watch
+                    evaluation.detail, evaluation.drawn, evaluation.ordinary = watch.detail, False, True
+                    return
             self._expect(evaluation, known, turn)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
@@ -183,20 +200,22 @@ class Recorder:
         context, watch = evaluation.context, None
         if context is not None and known is not None and self._watches is not None:
             caller = evaluation.from_caller = self._callers.caller(context)
-            watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
+            watch = known.get(caller.kind)  # type: ignore[arg-type] # as above
             evaluation.known = known
         if watch is None:
             evaluation.detail = self._governor.first_detail()
         else:
-            if turn is None:
-                watch.begin(evaluation)
-            else:
-                watch.tell(evaluation, turn)
+            watch.tell(evaluation, watch.next_turn() if turn is None else turn)
             if 0 < watch.mean_ns < LONG_NS:
                 return
         if self.memory is not None and context is not None:
             self.memory.begin(evaluation, self.memory.expects_long(evaluation))
             evaluation.ordinary = evaluation.ordinary and evaluation.memory_track is None
+
+    def _remember(self, context: Context) -> Caller:
+        caller = self._callers.caller(context)
+        self._last = weakref.ref(context), caller
+        return caller
 
     def caller(self, context: Context) -> Caller:
         """What a context says of its caller."""
@@ -207,37 +226,60 @@ class Recorder:
         if evaluation.outcome is not None:
             return evaluation.outcome
         ended_ns = evaluation.end_ns = perf_counter_ns()
-        if not (self.recording or self._listen()):
+        watch = evaluation.watch
+        try:
+            if evaluation.ordinary and error_type is None and watch is not None and self.recording:
+                consumer_ns = evaluation.consumer_ns
+                if consumer_ns is None:
+                    duration_ns = evaluation.active_ns()
+                else:
+                    duration_ns = ended_ns - evaluation.start_ns - consumer_ns
+                evaluation.duration_ns = duration_ns
+                if duration_ns <= watch.limit_ns and not (watch.asks_rules and self._finds(evaluation)):
+                    outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
+                    evaluation.outcome = outcome
+                    self._pass(evaluation, watch, duration_ns, ended_ns)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+        outcome = evaluation.outcome or self._finish(evaluation, error_type)
+        if evaluation.premade is not None:
+            self._settle_driver(evaluation)
+        return outcome
+
+    def _pass(self, evaluation: Evaluation, watch: Watch, duration_ns: int, ended_ns: int) -> None:
+        """Lets an ordinary evaluation wait to be added up."""
+        self._instruments.ended(evaluation)
+        evaluation.context = evaluation.watch = evaluation.from_caller = None
+        waiting = watch.waiting
+        waiting.append(
+            (
+                duration_ns,
+                evaluation.stages if evaluation.detail != semconv.BASIC else (),
+                evaluation.sql_active_ns,
+                evaluation.in_memory_active_ns,
+                evaluation.result_count,
+            )
+        )
+        if len(waiting) >= BATCH:
+            self._governor.finished(perf_counter_ns() - ended_ns)
+            self._instruments.add_up(watch)
+
+    def _finish(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
+        """As above, of one that has to be judged."""
+        if not self.is_recording():
             evaluation.outcome = self._silent
             return evaluation.outcome
         evaluation.outcome = _LOST
         try:
             if evaluation.context is not None:
                 self._instruments.ended(evaluation)
-            duration_ns = evaluation.duration_ns = evaluation.active_ns()
-            watch = evaluation.watch
-            if (
-                evaluation.ordinary
-                and error_type is None
-                and watch is not None
-                and duration_ns <= watch.limit_ns
-                and not (watch.asks_rules and self._finds(evaluation))
-            ):
-                evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
-                evaluation.context = evaluation.watch = evaluation.from_caller = evaluation.known = None
-                if watch.note(evaluation):
-                    self._governor.finished(perf_counter_ns() - ended_ns)
-                    self._instruments.add_up(watch)
-            else:
-                # CPU time: what other processes take meanwhile is not telemetry's.
-                began_ns = thread_time_ns()
-                self._judge(evaluation, error_type)
-                spent_ns = thread_time_ns() - began_ns
-                self._governor.judged(evaluation, watch, spent_ns)
+            # CPU time: what other processes take meanwhile is not telemetry's.
+            began_ns, watch = thread_time_ns(), evaluation.watch
+            evaluation.duration_ns = evaluation.active_ns()
+            self._judge(evaluation, error_type)
+            self._governor.judged(evaluation, watch, thread_time_ns() - began_ns)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
-        if evaluation.premade is not None:
-            self._settle_driver(evaluation)
         return evaluation.outcome
 
     def driver_parent(self, evaluation: Evaluation) -> trace.SpanContext | None:

@@ -27,8 +27,14 @@ if TYPE_CHECKING:
 BATCH = 64
 """Evaluations of one expression that are added up at once. Adding up fewer costs more, as caches are cold."""
 
-CALLS_BATCH = 256
+NOTES_MOST = 256
+"""So many wait while another thread adds up; beyond that a caller waits for it."""
+
+CALLS_BATCH = 512
 """The same of ordinary calls, which leave two numbers each."""
+
+CALLS_MOST = 1_024
+"""So many wait while another thread adds up; beyond that a caller waits for it."""
 
 PASSES = 256
 """Evaluations that pass between two looks at whether it is time to add up."""
@@ -189,18 +195,17 @@ class Watch:
                 turn = Turn(False, turn.detailed)
         return turn
 
-    def begin(self, evaluation: Evaluation) -> None:
-        """Tells an evaluation that begins what falls on it."""
-        self.tell(evaluation, _NOTHING if next(self.passes, False) else self.turn())
+    def next_turn(self) -> Turn:
+        """What falls on the next evaluation."""
+        return _NOTHING if next(self.passes, False) else self.turn()
 
     def tell(self, evaluation: Evaluation, turn: Turn) -> None:
         """Tells an evaluation what falls on it."""
-        evaluation.watch, evaluation.drawn = self, turn.drawn
-        if turn.drawn or turn.detailed:
+        evaluation.watch, evaluation.drawn, evaluation.detail = self, turn.drawn, self.detail
+        if turn.detailed:
             evaluation.detail = self.turn_detail
             evaluation.in_turn = self.turn_detail != self.detail
-        else:
-            evaluation.ordinary, evaluation.detail = True, self.detail
+        evaluation.ordinary = not (turn.drawn or turn.detailed)
 
     def set_detail(self, detail: str, turn_detail: str, interval: int, timed_one_in: int) -> None:
         """The detail of ordinary evaluations, that of one in `interval`, and of how many one is timed."""
@@ -252,21 +257,6 @@ class Watch:
             used = self._round - length_hint(self.untimed) - self._accounted
             self._accounted += used
         return used
-
-    def note(self, evaluation: Evaluation) -> bool:
-        """Takes an ordinary evaluation; True when it is time to add up."""
-        stages = evaluation.stages if evaluation.detail != semconv.BASIC else ()
-        waiting = self.waiting
-        waiting.append(
-            (
-                evaluation.duration_ns,
-                stages,
-                evaluation.sql_active_ns,
-                evaluation.in_memory_active_ns,
-                evaluation.result_count,
-            )
-        )
-        return len(waiting) >= BATCH
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""

@@ -37,7 +37,7 @@ def test_what_shall_happen_in_a_soak_happens(run):
         key[1] for key in run.host.counts(semconv.STAGE_DURATION)
     }
     assert {"fhirpathpy", semconv.SCOPE} <= engines
-    assert run.host.counts(semconv.EVALUATIONS)[semconv.OPERATOR_DETAIL,] > 0
+    assert run.host.counts(semconv.EVALUATIONS)[semconv.STAGE_DETAIL,] > 0
 
 
 def test_the_program_fails_where_a_span_is_not_accounted_for(run, monkeypatch, tmp_path, capsys):

@@ -235,7 +235,7 @@ def test_what_the_baseline_draws_before_it_begins_ends_in_an_id_that_fits(make_h
         analyse=analyser,
         may_find=analyser.may_find,
         ordinary=reasons,
-        governor=Governor(detail="stages"),
+        governor=Governor(1e6, detail="stages"),
         tracer_provider=host.doors.provider,
         meter_provider=MeterProvider(shutdown_on_exit=False),
     )

@@ -10,7 +10,15 @@ import pytest
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
 from fhirpath_otel.telemetry.export_cost import ExportCost
-from fhirpath_otel.telemetry.governor import EXPORT_NS, FIRST_TRACES, TRACE_EVERY_SECONDS, Costs, Governor
+from fhirpath_otel.telemetry.governor import (
+    DETAIL_SHARE,
+    EXPORT_NS,
+    FIRST_TRACES,
+    TRACE_EVERY_SECONDS,
+    TRACES_SHARE,
+    Costs,
+    Governor,
+)
 from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.watch import NEVER, Watch
 
@@ -83,8 +91,8 @@ def test_turns_cost_their_share_at_most(governor):
     learn(governor, watching, 400)
     assert watching.turn_detail == "operators"
     cost = COSTS["judged"] + 20 * COSTS["mark"]
-    assert cost / watching.interval <= 0.02 * 0.15 * 400_000
-    assert cost / (watching.interval - 1) > 0.02 * 0.15 * 400_000
+    assert cost / watching.interval <= 0.02 * DETAIL_SHARE * 400_000
+    assert cost / (watching.interval - 1) > 0.02 * DETAIL_SHARE * 400_000
 
 
 @pytest.mark.parametrize(("micros", "one_in"), [(80, 1), (10, 1), (0.05, 1)])
@@ -111,7 +119,7 @@ def test_at_a_steady_load_a_level_changes_at_most_once_in_10_seconds(governor, c
     watching, changes, level = watch(), [], None
     for _ in range(20_000):
         clock.now += 0.01
-        micros = 205 * chance.lognormvariate(0, 0.4)
+        micros = 170 * chance.lognormvariate(0, 0.4)
         governor.learn(watching, [round(micros * 1_000)] * 2, 2, 0)
         if watching.detail != level:
             level = watching.detail
@@ -167,7 +175,7 @@ def keep_all(governor, evaluations, duration_ns, clock=None, seconds=0.0):
 
 def test_traces_stay_within_their_share_after_the_first_ones(governor):
     kept = keep_all(governor, 20_000, 1_000_000.0)
-    paid = 20_000 * 1_000_000.0 * 0.02 * 0.25 / 400_000
+    paid = 20_000 * 1_000_000.0 * 0.02 * TRACES_SHARE / 400_000
     assert FIRST_TRACES + paid - 3 <= kept <= FIRST_TRACES + paid + 3
 
 

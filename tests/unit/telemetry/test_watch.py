@@ -23,7 +23,7 @@ def watch(passes=None) -> Watch:
 
 def begun(watching: Watch) -> Evaluation:
     evaluation = Evaluation()
-    watching.begin(evaluation)
+    watching.tell(evaluation, watching.next_turn())
     return evaluation
 
 
@@ -37,9 +37,7 @@ def test_draws_and_turns_fall_where_they_were_put(passes, interval):
         place for place in drawn_at[1:] if place < 60
     ]
     turns = [number for number, one in enumerate(seen) if (number + 1) % interval == 0]
-    assert [n for n, one in enumerate(seen) if one.detail == "operators" and not one.drawn] == [
-        number for number in turns if number not in drawn_at
-    ]
+    assert [number for number, one in enumerate(seen) if one.detail == "operators"] == turns
     assert [one.ordinary for one in seen] == [
         number not in drawn_at and number not in turns for number in range(60)
     ]
@@ -111,27 +109,16 @@ def test_threads_neither_skip_nor_double_a_draw():
 
 def test_what_waits_is_taken_once_and_forgotten_in_a_forked_child():
     watching = watch()
-    for duration in (3, 1, 2):
-        evaluation = begun(watching)
-        evaluation.duration_ns = duration
-        assert not watching.note(evaluation)
-    assert [note[0] for note in drained(watching.waiting)] == [3, 1, 2]
-    assert drained(watching.waiting) == []
-    watching.note(begun(watching))
+    watching.durations.extend((3, 1, 2))
+    assert drained(watching.durations) == [3, 1, 2]
+    assert drained(watching.durations) == []
+    watching.waiting.append((1, (), None, None, 1))
+    watching.results.append(1)
     watching.set_detail("basic", "basic", NEVER, 5)
     next(watching.untimed)
     watching.forget()
-    assert (drained(watching.waiting), watching.unaccounted()) == ([], 0)
-
-
-def test_the_detail_says_whether_stages_are_noted():
-    watching = watch()
-    for detail, expected in (("stages", [("sql", 0, 1)]), ("basic", ())):
-        watching.set_detail(detail, detail, NEVER, 1)
-        evaluation = begun(watching)
-        evaluation.stages.append(("sql", 0, 1))
-        watching.note(evaluation)
-        assert drained(watching.waiting)[0][1] == expected
+    assert [list(queue) for queue in (watching.waiting, watching.durations, watching.results)] == [[]] * 3
+    assert watching.unaccounted() == 0
 
 
 def test_a_draw_that_cannot_be_paid_leaves_the_evaluation_ordinary_and_is_remembered():
