@@ -70,7 +70,8 @@ class Evaluation:
     `randomness` is that of a new trace's id, if it has one already.
 
     `detail` says how much of it is recorded; one that is `in_turn` is recorded in more detail than others, and takes
-    longer by that. An `ordinary` one need not be judged, unless it turns out otherwise. `drawn` says whether the
+    longer by that. One that has its watch as
+    `ordinary` need not be judged, unless it turns out otherwise. `drawn` says whether the
     baseline chose it before it began; None where that is still to be decided.
     """
 
@@ -103,7 +104,7 @@ class Evaluation:
     analysed: bool = False
     detail: str = semconv.STAGE_DETAIL
     in_turn: bool = False
-    ordinary: bool = False
+    ordinary: Watch | None = None
     drawn: bool | None = None
     dimensions: tuple[tuple[str, str], ...] = ()
     database_memory: DatabaseMemory | None = None
@@ -170,26 +171,3 @@ def active_durations(
     if in_memory_active_ns is not None and semconv.IN_MEMORY in durations:
         durations[semconv.IN_MEMORY] = in_memory_active_ns
     return durations
-
-
-def stage_values(
-    stages: Sequence[Sequence[Stage]], sql_ns: Sequence[int | None], in_memory_ns: Sequence[int | None]
-) -> dict[str, list[int]]:
-    """The nanoseconds of each stage, of evaluations that mostly have the same ones: then they are taken by columns."""
-    values: dict[str, list[int]] = {}
-    if len({len(one) for one in stages}) == 1:
-        for column in zip(*stages, strict=True):
-            if len({stage[0] for stage in column}) > 1 or column[0][0] in values:
-                break
-            values[column[0][0]] = [end_ns - start_ns for _, start_ns, end_ns in column]
-        else:
-            for stage, active_ns in ((semconv.SQL, sql_ns), (semconv.IN_MEMORY, in_memory_ns)):
-                if stage in values:
-                    pairs = zip(active_ns, values[stage], strict=True)
-                    values[stage] = [lasted if active is None else active for active, lasted in pairs]
-            return values
-    values = {}
-    for one, sql_active_ns, in_memory_active_ns in zip(stages, sql_ns, in_memory_ns, strict=True):
-        for stage, lasted in active_durations(one, sql_active_ns, in_memory_active_ns).items():
-            values.setdefault(stage, []).append(lasted)
-    return values

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from threading import RLock
 from time import thread_time_ns
@@ -21,21 +21,18 @@ from opentelemetry.metrics import Observation
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import folding
-from fhirpath_otel.telemetry.evaluation import stage_values
 from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.routes import Routes
 from fhirpath_otel.telemetry.series import NO_SPAN
-from fhirpath_otel.telemetry.watch import CALLS_MOST, NOTES_MOST, Watch, drained
+from fhirpath_otel.telemetry.watch import CALLS_MOST, MOST, Watch, drained
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.metrics import CallbackOptions, Meter
 
-    from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome, Stage
+    from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
     from fhirpath_otel.telemetry.finding import Finding
     from fhirpath_otel.telemetry.redaction import Disclosure, Template
-    from fhirpath_otel.telemetry.routes import Route
-    from fhirpath_otel.telemetry.watch import Note
 
 BATCH = 16
 """Evaluations of the queue that are added up at once: more would be a hiccup that a caller notices, fewer cost more
@@ -84,7 +81,7 @@ class Instruments:
         # Appending and popping are atomic, so that neither of them needs a lock.
         self.active: deque[None] = deque() if active is None else active
         self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
-        self._abandon = partial(self._forgotten, os.getpid())
+        self.abandon = partial(self._forgotten, os.getpid())
         self._queue: deque[Evaluation] = deque()
         self._watches: list[Watch] = []
         self._measured = False
@@ -100,13 +97,13 @@ class Instruments:
     def begun(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active, until it has ended or nobody knows it any more."""
         self.active.append(None)
-        evaluation.abandoned = self._abandon
+        evaluation.abandoned = self.abandon
 
     def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
         begun, evaluation.abandoned = evaluation.abandoned, None
         # What a forked child has inherited is not counted here.
-        if (begun is None or begun is self._abandon) and self.active:
+        if (begun is None or begun is self.abandon) and self.active:
             self.active.pop()
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
@@ -181,8 +178,8 @@ class Instruments:
 
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch, unless another thread is adding up."""
-        too_many = len(watch.waiting) >= NOTES_MOST or len(watch.durations) >= CALLS_MOST
-        if self._lock.acquire(blocking=too_many):
+        most = MOST if watch.only_stage is None else CALLS_MOST
+        if self._lock.acquire(blocking=len(watch.durations) >= most):
             try:
                 self._add_notes(watch)
             finally:
@@ -243,56 +240,51 @@ class Instruments:
         """Adds what waits at a watch to its series. Callers hold the lock."""
         began_ns = thread_time_ns()
         untimed = watch.unaccounted()
-        notes, calls, weighed = drained(watch.waiting), drained(watch.durations), drained(watch.weighed)
-        evaluations = len(notes) + len(calls) + sum(weight for _, _, weight in weighed) + untimed
+        durations, weighed = drained(watch.durations), drained(watch.weighed)
+        evaluations = len(durations) + sum(weight for *_, weight in weighed) + untimed
         if not evaluations:
             return
         try:
-            calls.sort()
-            durations = calls
-            if notes or weighed:
-                durations = sorted([*(note[0] for note in notes), *calls, *(call[0] for call in weighed)])
-            self._add_sums(watch, notes, calls, sorted(drained(watch.results)))
+            durations.sort()
+            detailed = self._add_stages(watch)
+            self._add_sums(watch, durations, sorted(drained(watch.results)))
             for duration_ns, results, weight in weighed:
-                self._add_sums(watch, [], [duration_ns], [results], weight)
+                self._add_sums(watch, [duration_ns], [results], weight)
             if untimed:
                 # They await the next one that is timed; until now the mean stands for them.
-                self._add_sums(watch, [], [round(watch.mean_ns)], [], untimed)
+                self._add_sums(watch, [round(watch.mean_ns)], [], untimed)
+            if weighed:
+                durations = sorted([*durations, *(call[0] for call in weighed)])
+            timed = len(durations)
             self._count(watch, durations, evaluations)
-            self._count_details(watch, notes, len(durations), evaluations)
+            detailed = timed if watch.only_stage is not None else min(detailed, timed)
+            self._count_detail(semconv.STAGE_DETAIL, detailed)
+            self._count_detail(semconv.BASIC, timed - detailed)
+            self._count_detail(semconv.COUNTED, evaluations - timed)
             if durations:
                 self._learn(watch, durations, evaluations, thread_time_ns() - began_ns)
         except Exception:  # noqa: BLE001 -- neither the other expressions nor the host may suffer
             self.lost(semconv.WHAT_EVALUATION, semconv.INTERNAL_ERROR, evaluations)
 
-    def _add_sums(
-        self, watch: Watch, notes: list[Note], calls: list[int], results: list[int], weight: int = 1
-    ) -> None:
+    def _add_sums(self, watch: Watch, durations: list[int], results: list[int], weight: int = 1) -> None:
         route = watch.route
-        if notes:
-            durations, stages, sql_ns, in_memory_ns, counts = zip(*notes, strict=True)
-            route.duration.note_all(sorted(durations))
-            results = sorted(count for count in counts if count is not None)
-            if any(stages):
-                self._add_stages(route, stages, sql_ns, in_memory_ns)
-        route.duration.note_all(calls, weight)
+        route.duration.note_all(durations, weight)
         if watch.only_stage is not None:
-            route.stages[watch.only_stage].note_all(calls, weight)
+            route.stages[watch.only_stage].note_all(durations, weight)
         if route.results is not None:
             route.results.note_all(results, weight)
 
-    def _add_stages(
-        self,
-        route: Route,
-        stages: Sequence[Sequence[Stage]],
-        sql_ns: Sequence[int | None],
-        in_memory_ns: Sequence[int | None],
-    ) -> None:
-        for stage, values in stage_values(stages, sql_ns, in_memory_ns).items():
-            values.sort()
-            route.stages[stage].note_all(values)
-            if stage == semconv.SQL and route.database is not None:
-                route.database.note_all(values)
+    def _add_stages(self, watch: Watch) -> int:
+        """Returns of how many evaluations there were stages."""
+        evaluations = 0
+        for stage, waiting in watch.stages.items():
+            if waiting:
+                values = sorted(drained(waiting))
+                evaluations = max(evaluations, len(values))
+                watch.route.stages[stage].note_all(values)
+                if stage == semconv.SQL and watch.route.database is not None:
+                    watch.route.database.note_all(values)
+        return evaluations
 
     def _count(self, watch: Watch, durations: list[int], evaluations: int) -> None:
         """Counts what became of the traces: some would have been kept, had that been paid."""
@@ -308,14 +300,6 @@ class Instruments:
         if route.cache is not None:
             route.cache.add(None, evaluations)
 
-    def _count_details(self, watch: Watch, notes: list[Note], timed: int, evaluations: int) -> None:
-        detailed = sum(1 for note in notes if note[1])
-        if watch.only_stage is not None:
-            detailed = timed
-        self._count_detail(semconv.STAGE_DETAIL, detailed)
-        self._count_detail(semconv.BASIC, timed - detailed)
-        self._count_detail(semconv.COUNTED, evaluations - timed)
-
     def _count_detail(self, detail: str, count: int) -> None:
         if count:
             self._recorded[detail] += count
@@ -325,7 +309,7 @@ class Instruments:
         with self._lock:
             self._add_up()
             for watch in self._watches:
-                if watch.waiting or watch.durations or watch.weighed or watch.timed_one_in > 1:
+                if watch.durations or watch.weighed or watch.timed_one_in > 1:
                     self._add_notes(watch)
             lost = [histogram.fold() for histogram in self._histograms]
             if any(lost):
@@ -391,7 +375,7 @@ class Instruments:
         self._lock, self._forking = RLock(), False
         self.active.clear()
         self._abandoned.clear()
-        self._abandon = partial(self._forgotten, os.getpid())
+        self.abandon = partial(self._forgotten, os.getpid())
         self._queue.clear()
         for watch in self._watches:
             watch.forget()

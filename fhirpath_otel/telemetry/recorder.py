@@ -17,12 +17,12 @@ from functools import lru_cache
 from operator import itemgetter
 from time import perf_counter_ns, thread_time_ns
 
-from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry import redaction
+from fhirpath_otel.telemetry.current_context import context_getter
 from fhirpath_otel.telemetry.database_memory import OpenDatabases
 from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
@@ -115,13 +115,16 @@ class Recorder:
         self.databases = OpenDatabases()
         self._resident = ResidentMemory() if watches_memory else None
         self.memory = None if self._resident is None else MemorySampler(self._resident, self.lost)
+        # One for each evaluation that is under way.
+        self.active: deque[None] = deque()
+        self._current_context = context_getter()
         self._count_with(self._get_meter())
         self._said = False
         self.recording = False
         self._silent = _NO_SDK
         self._seen: tuple[bool, bool] | None = None
 
-    def _count_with(self, meter: metrics.Meter, active: deque[None] | None = None) -> None:
+    def _count_with(self, meter: metrics.Meter) -> None:
         """Makes all that is counted with. Callers' kinds too: watches are found by them, and belong to a meter."""
         self._instruments = Instruments(
             meter,
@@ -130,7 +133,7 @@ class Recorder:
             self._learn,
             self._governor.ratio,
             suppressed=None if self._ordinary is None else self._ordinary.suppressed,
-            active=active,
+            active=self.active,
         )
         self._watches = (
             None
@@ -142,11 +145,6 @@ class Recorder:
         self._memory_metrics = (
             None if self._resident is None else MemoryMetrics(meter, self._resident, self.databases)
         )
-
-    @property
-    def active(self) -> deque[None]:
-        """One for each evaluation that is under way."""
-        return self._instruments.active
 
     @property
     def watches(self) -> list[Watch]:
@@ -164,8 +162,9 @@ class Recorder:
         try:
             if not (self.recording or self._listen()):
                 return Evaluation()
-            evaluation = Evaluation(otel_context.get_current())
-            self._instruments.begun(evaluation)
+            evaluation = Evaluation(self._current_context())
+            self.active.append(None)
+            evaluation.abandoned = self._instruments.abandon
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
             return Evaluation()
@@ -189,8 +188,9 @@ class Recorder:
                     caller = self._remember(context)
                 watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
                 if watch is not None and 0 < watch.mean_ns < LONG_NS and next(watch.passes, False):
-                    evaluation.from_caller, evaluation.watch = caller, watch
-                    evaluation.detail, evaluation.drawn, evaluation.ordinary = watch.detail, False, True
+                    evaluation.ordinary = evaluation.watch = watch
+                    if watch.detail is not semconv.STAGE_DETAIL:
+                        evaluation.detail = watch.detail
                     return
             self._expect(evaluation, known, turn)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
@@ -210,7 +210,8 @@ class Recorder:
                 return
         if self.memory is not None and context is not None:
             self.memory.begin(evaluation, self.memory.expects_long(evaluation))
-            evaluation.ordinary = evaluation.ordinary and evaluation.memory_track is None
+            if evaluation.memory_track is not None:
+                evaluation.ordinary = None
 
     def _remember(self, context: Context) -> Caller:
         caller = self._callers.caller(context)
@@ -225,47 +226,54 @@ class Recorder:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
         if evaluation.outcome is not None:
             return evaluation.outcome
-        ended_ns = evaluation.end_ns = perf_counter_ns()
-        watch = evaluation.watch
-        try:
-            if evaluation.ordinary and error_type is None and watch is not None and self.recording:
-                consumer_ns = evaluation.consumer_ns
-                if consumer_ns is None:
-                    duration_ns = evaluation.active_ns()
-                else:
-                    duration_ns = ended_ns - evaluation.start_ns - consumer_ns
-                evaluation.duration_ns = duration_ns
-                if duration_ns <= watch.limit_ns and not (watch.asks_rules and self._finds(evaluation)):
-                    outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
-                    evaluation.outcome = outcome
-                    self._pass(evaluation, watch, duration_ns, ended_ns)
-        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
-            self._failed(error)
-        outcome = evaluation.outcome or self._finish(evaluation, error_type)
+        ended_ns, watch, outcome = perf_counter_ns(), evaluation.ordinary, None
+        if watch is not None and error_type is None and self.recording:
+            try:
+                outcome = self._pass(evaluation, watch, ended_ns)
+            except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+                self._failed(error)
+                outcome = evaluation.outcome
+        if outcome is None:
+            outcome = self._finish(evaluation, error_type, ended_ns)
         if evaluation.premade is not None:
             self._settle_driver(evaluation)
         return outcome
 
-    def _pass(self, evaluation: Evaluation, watch: Watch, duration_ns: int, ended_ns: int) -> None:
-        """Lets an ordinary evaluation wait to be added up."""
-        self._instruments.ended(evaluation)
-        evaluation.context = evaluation.watch = evaluation.from_caller = None
-        waiting = watch.waiting
-        waiting.append(
-            (
-                duration_ns,
-                evaluation.stages if evaluation.detail != semconv.BASIC else (),
-                evaluation.sql_active_ns,
-                evaluation.in_memory_active_ns,
-                evaluation.result_count,
-            )
-        )
+    def _pass(self, evaluation: Evaluation, watch: Watch, ended_ns: int) -> Outcome | None:
+        """Lets what an evaluation leaves wait to be added up; None if it is not ordinary after all."""
+        consumer_ns = evaluation.consumer_ns
+        if consumer_ns is None:
+            evaluation.end_ns = ended_ns
+            duration_ns = evaluation.active_ns()
+        else:
+            duration_ns = ended_ns - evaluation.start_ns - consumer_ns
+        if duration_ns > watch.limit_ns or (watch.asks_rules and self._finds(evaluation, ended_ns)):
+            return None
+        evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
+        evaluation.context = None
+        if evaluation.abandoned is self._instruments.abandon and self.active:
+            self.active.pop()
+        evaluation.abandoned = None
+        if evaluation.detail != semconv.BASIC:
+            for stage, begun_ns, end_ns in evaluation.stages:
+                active_ns = None
+                if stage == semconv.SQL:
+                    active_ns = evaluation.sql_active_ns
+                elif stage == semconv.IN_MEMORY:
+                    active_ns = evaluation.in_memory_active_ns
+                watch.stages[stage].append(end_ns - begun_ns if active_ns is None else active_ns)
+        if evaluation.result_count is not None:
+            watch.results.append(evaluation.result_count)
+        waiting = watch.durations
+        waiting.append(duration_ns)
         if len(waiting) >= BATCH:
             self._governor.finished(perf_counter_ns() - ended_ns)
             self._instruments.add_up(watch)
+        return evaluation.outcome
 
-    def _finish(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
+    def _finish(self, evaluation: Evaluation, error_type: str | None, ended_ns: int) -> Outcome:
         """As above, of one that has to be judged."""
+        evaluation.end_ns = ended_ns
         if not self.is_recording():
             evaluation.outcome = self._silent
             return evaluation.outcome
@@ -308,7 +316,7 @@ class Recorder:
         self._providers = (self._providers[0], meter_provider)
         for watch in self._instruments.watches:
             watch.retire()
-        self._count_with(self._get_meter(), self._instruments.active)
+        self._count_with(self._get_meter())
 
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch."""
@@ -329,10 +337,11 @@ class Recorder:
         """Counts telemetry that was lost on its way out."""
         self._instruments.lost(what, reason, count)
 
-    def _finds(self, evaluation: Evaluation) -> bool:
+    def _finds(self, evaluation: Evaluation, ended_ns: int) -> bool:
         """Asks the rules."""
-        if evaluation.from_caller is not None:
-            evaluation.caller = evaluation.from_caller.span
+        evaluation.end_ns = ended_ns
+        evaluation.duration_ns = evaluation.active_ns()
+        evaluation.caller = self.caller(evaluation.context or _EMPTY).span
         evaluation.findings = self._find(evaluation)
         evaluation.analysed = True
         return bool(evaluation.findings)
@@ -344,6 +353,8 @@ class Recorder:
             evaluation.template = redaction.unparsable(evaluation.expression)
         if not _STAGES.issuperset(map(_name, evaluation.stages)):
             raise ValueError("not a stage of an evaluation")
+        if evaluation.ordinary is not None:
+            evaluation.drawn = False
         if evaluation.from_caller is None:
             evaluation.from_caller = self.caller(evaluation.context or _EMPTY)
             if evaluation.watch is None:
@@ -353,11 +364,12 @@ class Recorder:
         caller = evaluation.from_caller
         evaluation.caller, evaluation.dimensions = caller.span, caller.dimensions
         if not evaluation.analysed:
-            self._finds(evaluation)
+            self._finds(evaluation, evaluation.end_ns)
         outcome, root = self._sample(evaluation)
         watch, known = evaluation.watch, evaluation.known
         # It may wait to be counted, and must not keep alive what its caller has in there.
-        evaluation.context = evaluation.from_caller = evaluation.watch = evaluation.known = None
+        evaluation.context = evaluation.from_caller = evaluation.known = None
+        evaluation.watch = evaluation.ordinary = None
         evaluation.outcome = outcome
         self._instruments.record(evaluation, root)
         if self._memory_metrics is not None:

@@ -3,8 +3,8 @@
 An evaluation is ordinary if it did not fail, took no longer than usual, no rule found anything, and neither the
 baseline's draw nor its turn to be recorded in more detail fell on it. Where these two fall is known beforehand: a share
 chosen by chance is a number of evaluations that are passed over, and so is a turn. Both are counted down by one
-iterator, because taking from it is atomic and costs 0.02 µs. Ordinary evaluations leave a tuple each, and are added up
-`BATCH` at a time.
+iterator, because taking from it is atomic and costs 0.02 µs. Ordinary evaluations leave some numbers each, and are
+added up `BATCH` at a time.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from fhirpath_otel import semconv
 
 if TYPE_CHECKING:
-    from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome, Stage
+    from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
     from fhirpath_otel.telemetry.routes import Route
 
-BATCH = 64
+BATCH = 128
 """Evaluations of one expression that are added up at once. Adding up fewer costs more, as caches are cold."""
 
-NOTES_MOST = 256
-"""So many wait while another thread adds up; beyond that a caller waits for it."""
-
 CALLS_BATCH = 512
-"""The same of ordinary calls, which leave two numbers each."""
+"""The same of calls, which leave two numbers each."""
+
+MOST = 384
+"""So many wait while another thread adds up; beyond that a caller waits for it."""
 
 CALLS_MOST = 1_024
-"""So many wait while another thread adds up; beyond that a caller waits for it."""
+"""The same of calls."""
 
 PASSES = 256
 """Evaluations that pass between two looks at whether it is time to add up."""
@@ -50,9 +50,6 @@ UNSETTLED_INTERVAL = 64
 
 MARKS = 20.0
 """Calls of operators in an evaluation, until they were counted."""
-
-Note = tuple[int, Sequence["Stage"], int | None, int | None, int | None]
-"""Of an ordinary evaluation: its duration, stages, what database and memory engine worked, and results."""
 
 
 class Ordinary(Protocol):
@@ -100,8 +97,9 @@ class Watch:
     `only_stage` is that of engines whose evaluation is one call; `has_operators` says that operators can be recorded,
     `asks_rules` that a rule may find something.
 
-    What waits to be added up: `waiting` notes of evaluations, or `durations` and `results` of calls; `weighed`
-    durations of calls that stand for more than themselves.
+    What waits to be added up: `durations` and `results` of ordinary evaluations, the nanoseconds of their `stages`;
+    `weighed` are calls that stand for more than themselves, with duration, results and weight. All of it are numbers:
+    lists and tuples would keep the garbage collector busy.
     """
 
     __slots__ = (
@@ -131,12 +129,12 @@ class Watch:
         "retired",
         "route",
         "settled",
+        "stages",
         "timed_one_in",
         "turn_detail",
         "unpaid",
         "untimed",
         "usual_ns",
-        "waiting",
         "weighed",
     )
 
@@ -166,7 +164,7 @@ class Watch:
         self.changed_mean_ns = 0.0
         self.settled = True
         self.retired = False
-        self.waiting: deque[Note] = deque()
+        self.stages: dict[str, deque[int]] = {stage: deque() for stage in semconv.STAGES}
         self.durations: deque[int] = deque()
         self.results: deque[int] = deque()
         self.weighed: deque[tuple[int, int, int]] = deque()
@@ -205,7 +203,7 @@ class Watch:
         if turn.detailed:
             evaluation.detail = self.turn_detail
             evaluation.in_turn = self.turn_detail != self.detail
-        evaluation.ordinary = not (turn.drawn or turn.detailed)
+        evaluation.ordinary = None if turn.drawn or turn.detailed else self
 
     def set_detail(self, detail: str, turn_detail: str, interval: int, timed_one_in: int) -> None:
         """The detail of ordinary evaluations, that of one in `interval`, and of how many one is timed."""
@@ -261,7 +259,8 @@ class Watch:
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""
         self._lock = Lock()
-        for waiting in (self.waiting, self.durations, self.results, self.weighed):
+        self.weighed.clear()
+        for waiting in (self.durations, self.results, *self.stages.values()):
             waiting.clear()
         self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)

@@ -156,7 +156,7 @@ def test_a_context_that_cannot_be_had_costs_the_parent_not_the_evaluation(teleme
     def fail():
         raise RuntimeError("CANARY")
 
-    monkeypatch.setattr("fhirpath_otel.telemetry.recorder.otel_context.get_current", fail)
+    monkeypatch.setattr(telemetry.recorder, "_current_context", fail)
     evaluation = telemetry.recorder.begin()
     monkeypatch.undo()
     assert telemetry.recorder.finish(evaluation).kept
