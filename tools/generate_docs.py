@@ -15,6 +15,7 @@ from fhirpath_otel.sampling.usual_durations import WARM_UP
 from fhirpath_otel.settings import SETTINGS
 from fhirpath_otel.telemetry.governor import (
     FIRST_TRACES,
+    RECORDING_SHARE,
     STEADY_SECONDS,
     TRACE_EVERY_SECONDS,
     TRACES_SHARE,
@@ -98,7 +99,7 @@ chooses for each expression the most detail that its usual duration pays for:
 
 What cannot be afforded every time is recorded of one evaluation in N. What recording costs is measured in your
 process: when it begins, and again where it really runs. At a steady load the detail of an expression changes at most
-once in {STEADY_SECONDS:.0f} seconds; when the load changes, within one. Half of the budget is for what is recorded of
+once in {STEADY_SECONDS:.0f} seconds; when the load changes, within one. {RECORDING_SHARE:.0%} of the budget are for what is recorded of
 every evaluation, {TRACES_SHARE:.0%} for traces that are kept: these are paid from an account that begins with
 {FIRST_TRACES} traces, that evaluations fill, and one trace every {TRACE_EVERY_SECONDS:.0f} seconds however little is
 evaluated. Errors and traces that are asked for are kept without. `{semconv.OVERHEAD_RATIO.name}` says what telemetry

@@ -13,44 +13,39 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
-from operator import itemgetter
 from time import perf_counter_ns, thread_time_ns
+from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
-from opentelemetry.context import Context
 
 from fhirpath_otel import semconv
-from fhirpath_otel.telemetry import redaction
 from fhirpath_otel.telemetry.current_context import context_getter
 from fhirpath_otel.telemetry.database_memory import OpenDatabases
 from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.governor import Governor
+from fhirpath_otel.telemetry.judge import EMPTY, Analyse, Decide, Judge
 from fhirpath_otel.telemetry.memory_metrics import MemoryMetrics
 from fhirpath_otel.telemetry.memory_sampler import MemorySampler
 from fhirpath_otel.telemetry.metrics import Instruments
 from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
-from fhirpath_otel.telemetry.spans import write_spans
 from fhirpath_otel.telemetry.watch import BATCH, LONG_NS, Ordinary, Turn, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
 __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
 
-Analyse = Callable[[Evaluation], tuple[Finding, ...]]
 MayFind = Callable[[Evaluation, bool], bool]
 """Whether `Analyse` may find anything in evaluations such as this one, below a caller's span or not."""
 
-Decide = Callable[[Evaluation], Decision]
 
-_EMPTY = Context()
-_STAGES = frozenset(semconv.STAGES)
 _UNKNOWN = object()
 _metrics_api = sys.modules.get("opentelemetry.metrics._internal")
-_name = itemgetter(0)
 
 _logger = logging.getLogger("fhirpath_otel")
 
@@ -58,7 +53,6 @@ _NO_SDK = Outcome(False, semconv.DROPPED, semconv.NO_SDK)
 _SUPPRESSED_SLOW = Outcome(False, semconv.SUPPRESSED, semconv.SLOW)
 _SWITCHED_OFF = Outcome(False, semconv.DROPPED, semconv.SWITCHED_OFF)
 _LOST = Outcome(False, semconv.DROPPED, semconv.INTERNAL_ERROR)
-_UNSAMPLED_PARENT = Outcome(False, semconv.DROPPED, semconv.UNSAMPLED_PARENT)
 
 
 def _finds_nothing(_: Evaluation) -> tuple[Finding, ...]:
@@ -141,9 +135,20 @@ class Recorder:
             else Watches(self._ordinary, self._instruments, self._may_find, self._governor.affords_trace)
         )
         self._callers = Callers(self._dimensions)
-        self._last: tuple[Callable[[], Context | None], Caller] = _nobody, self._callers.caller(_EMPTY)
-        self._memory_metrics = (
-            None if self._resident is None else MemoryMetrics(meter, self._resident, self.databases)
+        self._last: tuple[Callable[[], Context | None], Caller] = _nobody, self._callers.caller(EMPTY)
+        resident = self._resident
+        self._judge = Judge(
+            decide=self._decide,
+            analyse=self._analyse,
+            failed=self._failed,
+            tracer=self._own,
+            disclosure=self._disclosure,
+            governor=self._governor,
+            callers=self._callers,
+            instruments=self._instruments,
+            watches=self._watches,
+            memory=self.memory,
+            memory_metrics=None if resident is None else MemoryMetrics(meter, resident, self.databases),
         )
 
     @property
@@ -247,7 +252,7 @@ class Recorder:
             duration_ns = evaluation.active_ns()
         else:
             duration_ns = ended_ns - evaluation.start_ns - consumer_ns
-        if duration_ns > watch.limit_ns or (watch.asks_rules and self._finds(evaluation, ended_ns)):
+        if duration_ns > watch.limit_ns or (watch.asks_rules and self._judge.finds(evaluation, ended_ns)):
             return None
         evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
         evaluation.context = None
@@ -337,69 +342,6 @@ class Recorder:
         """Counts telemetry that was lost on its way out."""
         self._instruments.lost(what, reason, count)
 
-    def _finds(self, evaluation: Evaluation, ended_ns: int) -> bool:
-        """Asks the rules."""
-        evaluation.end_ns = ended_ns
-        evaluation.duration_ns = evaluation.active_ns()
-        evaluation.caller = self.caller(evaluation.context or _EMPTY).span
-        evaluation.findings = self._find(evaluation)
-        evaluation.analysed = True
-        return bool(evaluation.findings)
-
-    def _judge(self, evaluation: Evaluation, error_type: str | None) -> None:
-        if error_type is not None:
-            evaluation.error_type = redaction.error_type(error_type)
-        if evaluation.template is None and evaluation.expression is not None:
-            evaluation.template = redaction.unparsable(evaluation.expression)
-        if not _STAGES.issuperset(map(_name, evaluation.stages)):
-            raise ValueError("not a stage of an evaluation")
-        if evaluation.ordinary is not None:
-            evaluation.drawn = False
-        if evaluation.from_caller is None:
-            evaluation.from_caller = self.caller(evaluation.context or _EMPTY)
-            if evaluation.watch is None:
-                evaluation.detail = self._governor.first_detail()
-        if self.memory is not None:
-            self.memory.end(evaluation)
-        caller = evaluation.from_caller
-        evaluation.caller, evaluation.dimensions = caller.span, caller.dimensions
-        if not evaluation.analysed:
-            self._finds(evaluation, evaluation.end_ns)
-        outcome, root = self._sample(evaluation)
-        watch, known = evaluation.watch, evaluation.known
-        # It may wait to be counted, and must not keep alive what its caller has in there.
-        evaluation.context = evaluation.from_caller = evaluation.known = None
-        evaluation.watch = evaluation.ordinary = None
-        evaluation.outcome = outcome
-        self._instruments.record(evaluation, root)
-        if self._memory_metrics is not None:
-            self._memory_metrics.record(evaluation, root)
-        if watch is None and known is not None and caller.kind is not None and error_type is None:
-            watch = self._watch(evaluation, caller.kind, known)
-        if watch is not None:
-            watch.settle(outcome.kept or outcome.reason != semconv.FIRST_SIGHTING)
-
-    def _watch(self, evaluation: Evaluation, kind: Kind, known: dict[Kind, Watch]) -> Watch | None:
-        """The watch for the evaluations that follow this one."""
-        watch = None if self._watches is None else self._watches.watch(evaluation, kind)
-        if watch is not None:
-            if self._governor.detail != semconv.AUTO:
-                self._governor.choose(watch)
-            known[kind] = watch
-        return watch
-
-    def _sample(self, evaluation: Evaluation) -> tuple[Outcome, Context | None]:
-        """What becomes of the trace, and the context of the root span if it was kept."""
-        if evaluation.caller is not None and not evaluation.caller.trace_flags.sampled:
-            return _UNSAMPLED_PARENT, None
-        decision = self._decide(evaluation)
-        if decision.kept:
-            with_stages = self._governor.detail != semconv.BASIC
-            return write_spans(
-                self._own.tracer(), evaluation, decision, self._disclosure, with_stages=with_stages
-            )
-        return _not_kept(decision.reason), None
-
     def _listen(self) -> bool:
         """Whether a provider does something with what is recorded; looks closer only when one was set.
 
@@ -437,13 +379,6 @@ class Recorder:
     def _get_meter(self) -> metrics.Meter:
         return metrics.get_meter(semconv.SCOPE, self._version or "", self._providers[1], semconv.SCHEMA_URL)
 
-    def _find(self, evaluation: Evaluation) -> tuple[Finding, ...]:
-        try:
-            return self._analyse(evaluation)
-        except Exception as error:  # noqa: BLE001 -- a rule that fails costs its findings only
-            self._failed(error, semconv.WHAT_FINDING)
-            return ()
-
     def _failed(self, error: Exception, what: str = semconv.WHAT_EVALUATION) -> None:
         if not self._said:
             self._said = True
@@ -454,8 +389,3 @@ class Recorder:
                 semconv.LOST.name,
             )
         self._instruments.lost(what, semconv.INTERNAL_ERROR)
-
-
-@lru_cache(maxsize=64)
-def _not_kept(reason: str) -> Outcome:
-    return Outcome(False, semconv.DROPPED if reason == semconv.NOT_SELECTED else semconv.SUPPRESSED, reason)

@@ -82,9 +82,9 @@ evaluation = recorder.begin()
 evaluation.stages.append(("Kanarienvogel-20", 0, 1))
 recorder.finish(evaluation)
 def fail(*_, **__): raise ValueError("Kanarienvogel-21")
-decide, recorder._decide = recorder._decide, fail
+decide, recorder._judge.decide = recorder._judge.decide, fail
 note("Patient.name", None)
-recorder._decide = decide
+recorder._judge.decide = decide
 
 # The whole line, over a file and a database with markers in their names.
 name = dict(family="Kanarienvogel-22", given=["Kanarienvogel-23", "Kanarienvogel-24"])

@@ -219,7 +219,7 @@ def test_a_processor_joins_when_it_sees_that_it_is_in_use(make_host):
 def test_a_trace_of_its_own_has_the_randomness_that_the_baseline_decides_by(make_host):
     host = make_host("processor")
     seen = []
-    host.recorder._decide = lambda evaluation: seen.append(evaluation) or KEEP
+    host.recorder._judge.decide = lambda evaluation: seen.append(evaluation) or KEEP
     host.evaluate()
     [evaluation] = seen
     assert evaluation.randomness == evaluation.premade.trace_id % (1 << 56)
@@ -274,7 +274,7 @@ def test_without_a_span_of_its_sql_an_evaluation_holds_nothing_below_it(make_hos
 def test_under_a_hosts_ratio_the_baseline_draws_otherwise_and_a_refusal_takes_the_drivers_spans(make_host):
     host = make_host("processor", sampler=ParentBasedTraceIdRatio(0.0))
     seen = []
-    host.recorder._decide = lambda evaluation: seen.append(evaluation.randomness) or KEEP
+    host.recorder._judge.decide = lambda evaluation: seen.append(evaluation.randomness) or KEEP
     result, _ = host.evaluate()
     assert seen == [None]
     assert result.sampling.reason == "host_sampler"

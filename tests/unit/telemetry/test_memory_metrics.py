@@ -102,7 +102,7 @@ def test_the_size_of_the_process_is_collected(telemetry):
 
 
 def test_without_a_present_size_there_is_no_gauge(telemetry, monkeypatch):
-    monkeypatch.setattr(type(telemetry.recorder._memory_metrics._resident), "only_peaks", True)
+    monkeypatch.setattr(type(telemetry.recorder._judge.memory_metrics._resident), "only_peaks", True)
     assert telemetry.points("process.memory.usage") == []
 
 

@@ -385,7 +385,9 @@ def test_a_process_makes_at_most_2000_series(make_telemetry):
         lambda _: DROP, max_expressions=500, watches_memory=True, disclosure=Disclosure(is_operator=bool)
     )
     reasons = [f"reason{number}" for number in range(60)]
-    telemetry.recorder._decide = lambda evaluation: Decision(False, reasons[evaluation.result_count % 60])
+    telemetry.recorder._judge.decide = lambda evaluation: Decision(
+        False, reasons[evaluation.result_count % 60]
+    )
     for number in range(6_000):
         finish(
             telemetry,

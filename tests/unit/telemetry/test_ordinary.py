@@ -93,7 +93,7 @@ def test_adjusted_counts_add_up_to_all_evaluations_with_and_without_suppression(
     kept = roots(telemetry)
     if rate == 40:
         assert len([root for root in kept if root.attributes["fhirpath.sampling.reason"] == "baseline"]) == 40
-        suppressed = sum(telemetry.recorder._decide._suppressed.values())
+        suppressed = sum(telemetry.recorder._judge.decide._suppressed.values())
         assert weight(telemetry) + suppressed == pytest.approx(20_000, rel=0.12)
     else:
         assert weight(telemetry) == pytest.approx(20_000, rel=0.12)
@@ -187,7 +187,7 @@ def test_a_first_sighting_that_was_suppressed_is_kept_later(make_watching):
     telemetry, known, other = make_watching(1.0, baseline_rate=0.0), {}, {}
     assert evaluate(telemetry, known, "a").kept
     assert evaluate(telemetry, other, "b").decision == semconv.SUPPRESSED
-    sampler = telemetry.recorder._decide
+    sampler = telemetry.recorder._judge.decide
     sampler._clock = lambda: 100.0
     kept = [outcome for outcome in (evaluate(telemetry, other, "b") for _ in range(200)) if outcome.kept]
     assert [outcome.reason for outcome in kept] == ["first_sighting"]
