@@ -100,10 +100,10 @@ chooses for each expression the most detail that its usual duration pays for:
 What cannot be afforded every time is recorded of one evaluation in N. What recording costs is measured in your
 process: when it begins, and again where it really runs. At a steady load the detail of an expression changes at most
 once in {STEADY_SECONDS:.0f} seconds; when the load changes, within one. Of the budget {RECORDING_SHARE:.0%} are for
-what is recorded of every evaluation, {TRACES_SHARE:.0%} for traces that are kept: these are paid from an account that begins with
-{FIRST_TRACES} traces, that evaluations fill, and one trace every {TRACE_EVERY_SECONDS:.0f} seconds however little is
-evaluated. Errors and traces that are asked for are kept without. `{semconv.OVERHEAD_RATIO.name}` says what telemetry
-really takes, `{semconv.EVALUATIONS.name}` how many evaluations were recorded at each level, and
+what is recorded of every evaluation, {TRACES_SHARE:.0%} for traces that are kept: these are paid from an account that
+begins with {FIRST_TRACES} traces, that evaluations fill, and one trace every {TRACE_EVERY_SECONDS:.0f} seconds however
+little is evaluated. Errors and traces that are asked for are kept without. `{semconv.OVERHEAD_RATIO.name}` says what
+telemetry really takes, `{semconv.EVALUATIONS.name}` how many evaluations were recorded at each level, and
 `{semconv.DETAIL_INTERVAL.name}` the N.
 
 `DETAIL`, or `fhirpath_otel.set_detail` while the program runs, pins one detail for all expressions; `off` records
