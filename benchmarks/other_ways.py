@@ -42,6 +42,9 @@ class NotesOnly:
     def expect(self, evaluation: Evaluation, known: object = None) -> None:
         """Nothing."""
 
+    def finish_later(self, evaluation: Evaluation) -> None:
+        """Nothing."""
+
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Nothing."""
         evaluation.outcome = _OUTCOME
@@ -54,6 +57,9 @@ class PlainSpans(NotesOnly):
     def __init__(self, tracer: trace.Tracer, *, with_stages: bool) -> None:
         self._tracer = tracer
         self._with_stages = with_stages
+
+    def finish_later(self, evaluation: Evaluation) -> None:
+        """Nothing."""
 
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Makes them, with the facts that one would look for."""

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from fhirpath_otel.telemetry.export_cost import ExportCost
 
+_OURS = tuple(f"{item.name.partition('.')[0]}." for item in (semconv.STAGE, semconv.DB_SYSTEM_NAME))
+
 _logger = logging.getLogger("fhirpath_otel")
 
 
@@ -55,6 +57,7 @@ def configure(*, local_traces: bool | None = None) -> None:
     with _lock:
         try:
             _sdk.set_up(local_traces)
+            span_counts().catch_up()
         except Exception as error:  # noqa: BLE001 -- telemetry never stops its host
             _logger.warning(
                 "telemetry could not be set up (%s); evaluations are not affected", type(error).__name__
@@ -120,13 +123,13 @@ def export_cost() -> ExportCost:
     return _sdk.export_cost
 
 
-def flush(timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
+def flush(timeout: float | None = EXIT_TIMEOUT_SECONDS) -> bool:
     """Hands over everything that was recorded; for programs that are frozen or killed without an exit.
 
     Concerns what `configure` has set up, and the global providers of a host where they can be flushed. False if that
     took longer than `timeout` seconds, or failed; what was lost for good is counted. Never raises.
     """
-    return _sdk.flush(timeout)
+    return _sdk.flush(EXIT_TIMEOUT_SECONDS if timeout is None else timeout)
 
 
 def shutdown(timeout: float = EXIT_TIMEOUT_SECONDS) -> bool:
@@ -146,7 +149,13 @@ def _is_operator(name: str) -> bool:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    names = tuple(name for name in (part.strip() for part in text.split(",")) if name)
+    ours = tuple(name for name in names if name == semconv.ERROR_TYPE.name or name.startswith(_OURS))
+    if ours:
+        _logger.warning(
+            "%sDIMENSIONS: %s are attributes of ours, and no dimensions", settings.PREFIX, ", ".join(ours)
+        )
+    return tuple(name for name in names if name not in ours)
 
 
 def package_version() -> str | None:

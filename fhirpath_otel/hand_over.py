@@ -186,6 +186,7 @@ class CountedSpanProcessor(SpanProcessor):
         self._room = _queue_size()
         self._queue_full_said = False
         self._begin_anew()
+        self._exporter = exporter
         exporter.on_taken, exporter.on_done = self._take, self._done
         call_in_forked_child(self._begin_anew)
         self._batches = BatchSpanProcessor(exporter)  # type: ignore[arg-type]  # it does what an exporter does
@@ -210,7 +211,9 @@ class CountedSpanProcessor(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Exports what is queued; that can take longer."""
-        return self._batches.force_flush(timeout_millis)
+        flushed = self._batches.force_flush(timeout_millis)
+        # What a wrapped exporter has held back and released meanwhile.
+        return self._exporter.force_flush(timeout_millis) is not False and flushed
 
     def shutdown(self) -> None:
         """Exports what is queued, and ends; that can take long, so `close` tells what was not exported by then."""

@@ -95,10 +95,12 @@ class OwnSdk:
             self._follows_forks = True
             # Behind the SDK's own, which give the child's providers what is the child's.
             call_in_forked_child(self._in_forked_child)
+            self._shut_down_with_multiprocessing()
 
     def flush(self, timeout: float) -> bool:
         """Flushes what is here, and the host's global providers."""
         failures = self._failures
+        self._recorder().catch_up()
         traces: list[tuple[OwnThread, Function]] = [
             (thread, processor.force_flush) for processor, thread in self._processors.items()
         ]
@@ -113,6 +115,7 @@ class OwnSdk:
 
     def shutdown(self, timeout: float) -> bool:
         """Ends what is here; what could not be exported in time is counted, and said."""
+        self._recorder().catch_up()
         failures, processors = self._failures, self._processors
         providers, self._processors, self._meter_providers = self._meter_providers, {}, {}
 
@@ -159,7 +162,7 @@ class OwnSdk:
                 from fhirpath_otel.hand_over import CountedSpanExporter
 
                 # One that decides about traces counts its losses itself.
-                lost = None if getattr(exporter, "counts_losses", False) else self._lost
+                lost = self._note_failure if getattr(exporter, "counts_losses", False) else self._lost
                 spent = self.export_cost.add_spans
                 yield self._processor(CountedSpanExporter(exporter, lost, spent, make))
 
@@ -236,6 +239,10 @@ class OwnSdk:
             self._hosts[provider] = OwnThread()
         return [(self._hosts[provider], provider.force_flush)]
 
+    def _note_failure(self, _: str, __: str, count: int = 1) -> None:
+        """Of an exporter that counts its losses itself."""
+        self._failures += count
+
     def _lost(self, what: str, reason: str, count: int = 1) -> None:
         if reason != semconv.FILE_ROTATED:
             self._failures += count
@@ -254,11 +261,15 @@ class OwnSdk:
 
     def _shut_down_with_multiprocessing(self) -> None:
         """Its processes end without the interpreter's exit handlers, but with its own."""
+        process: Any = sys.modules.get("multiprocessing.process")
         util: Any = sys.modules.get("multiprocessing.util")
         if hasattr(util, "register_after_fork") and hasattr(util, "Finalize"):
             util.register_after_fork(
                 self, lambda own: util.Finalize(None, own.shutdown, (EXIT_TIMEOUT_SECONDS,), exitpriority=0)
             )
+            if process is not None and process.parent_process() is not None:
+                # One that is a child itself, and has begun already.
+                util.Finalize(None, self.shutdown, (EXIT_TIMEOUT_SECONDS,), exitpriority=0)
 
     def _renew_metrics(self) -> None:
         from opentelemetry.sdk.metrics import MeterProvider

@@ -83,7 +83,9 @@ class MarkedExpression:
         try:
             return self._marked(resource, context)
         except RecursionError:
-            pass  # marks take room on the stack
+            marks = OperatorMarks(
+                ()
+            )  # Marks take room on the stack: again without, functions of the user's too.
         finally:
             _active.reset(token)
             evaluation.operators = marks.times()

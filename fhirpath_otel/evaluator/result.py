@@ -102,6 +102,7 @@ class Result:
         self._started_ns = started_ns
         self._count = 0
         self._consumer_ns = 0
+        evaluation.is_owned = True
         self._handed_ns: int | None = perf_counter_ns()  # None while the next batch is being made
         self._batches = rows.batches()
         self._reading = self._read()
@@ -175,8 +176,12 @@ class Result:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_reading"):
-            self.close()
+        if hasattr(self, "_reading") and self._evaluation.outcome is None:
+            # Collected as garbage at any moment, perhaps while this thread holds a lock of telemetry: judged later.
+            self._reading.close()
+            self._note_end(None)
+            self._recorder.finish_later(self._evaluation)
+            self._rows.close()
 
     def _read(self) -> Generator[list[Row], None, None]:
         while True:
@@ -203,9 +208,14 @@ class Result:
             self._handed_ns = None
 
     def _finish(self, error_type: str | None) -> None:
-        evaluation = self._evaluation
-        if evaluation.outcome is not None:
+        if self._evaluation.outcome is not None:
             return
+        self._note_end(error_type)
+        self._recorder.finish(self._evaluation, error_type)
+        self._rows.close()
+
+    def _note_end(self, error_type: str | None) -> None:
+        evaluation = self._evaluation
         self._take_over()
         ended_ns = perf_counter_ns()
         evaluation.consumer_ns = self._consumer_ns
@@ -219,8 +229,6 @@ class Result:
             by_engine = error_type == EvaluationError.error_type
             stages = [semconv.SQL, semconv.IN_MEMORY] if by_engine else [semconv.IN_MEMORY, semconv.SQL]
         evaluation.stages.extend((stage, self._started_ns, ended_ns) for stage in stages)
-        self._recorder.finish(evaluation, error_type)
-        self._rows.close()
 
 
 def _extra(name: str) -> Any:

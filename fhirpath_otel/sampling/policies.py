@@ -140,7 +140,8 @@ class Reasons:
         self._usual = UsualDurations(settings.max_expressions)
         self._baseline = Baseline(settings.baseline_rate, chance)
         sightings = FirstSightings(MAX_SIGHTINGS if settings.max_expressions else 0)
-        self._unjudged = {semconv.SLOW: 0.0, semconv.BASELINE: 0.0}
+        self._begin_anew()
+        call_in_forked_child(self._begin_anew)
         self.judges_all = bool(own)
         self.policies: tuple[Policy, ...] = (
             Policy(semconv.FORCED, is_forced),
@@ -180,6 +181,9 @@ class Reasons:
         """Takes note of evaluations that were not judged: the next one kept for the reason stands for them too."""
         self._unjudged[reason] += count * (self._baseline.weight if reason == semconv.BASELINE else 1.0)
 
+    def _begin_anew(self) -> None:
+        self._unjudged = {semconv.SLOW: 0.0, semconv.BASELINE: 0.0}
+
     def _take_unjudged(self, reason: str) -> float:
         taken, self._unjudged[reason] = self._unjudged[reason], 0.0
         return taken
@@ -213,9 +217,8 @@ class TailSampler:
         self._clock = clock
         self._affords = affords
         self._buckets = {policy.reason: TokenBucket(rate, clock()) for policy in policies}
-        self._suppressed = dict.fromkeys(self._buckets, 0.0)
-        self._renew_lock()
-        call_in_forked_child(self._renew_lock)
+        self._begin_anew()
+        call_in_forked_child(self._begin_anew)
 
     def __call__(self, evaluation: Evaluation) -> Decision:
         """Whether the finished evaluation's trace is kept, and why."""
@@ -241,5 +244,7 @@ class TailSampler:
             policy.kept(evaluation)
         return Decision(True, policy.reason, represented, draw.threshold, draw.randomness)
 
-    def _renew_lock(self) -> None:
+    def _begin_anew(self) -> None:
+        """In a forked child too: what was suppressed in the parent is told by the parent."""
         self._lock = Lock()
+        self._suppressed = dict.fromkeys(self._buckets, 0.0)

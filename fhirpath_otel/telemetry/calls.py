@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from opentelemetry import context as otel_context
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Evaluation
-from fhirpath_otel.telemetry.watch import CALLS_BATCH, LONG_NS, Turn
+from fhirpath_otel.telemetry.watch import CALLS_BATCH, Turn
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.recorder import Recorder
     from fhirpath_otel.telemetry.watch import Watch
     from fhirpath_otel.telemetry.watches import Kind
-
-EACH = Turn(False, True)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -62,19 +60,24 @@ def watch_calls(
             seen, watch, note, count = calls.find(get_current())
         if watch is None:
             return calls.judged(arguments, named)
+        unpaid = False
         if not next(watch.passes, False):
             turn = calls.turn(watch)
-            if turn.drawn or turn.detailed:
+            if turn is None or turn.drawn or turn.detailed:
                 return calls.judged(arguments, named, turn)
+            unpaid = turn.unpaid
         started_ns, weight = clock(), 1
         if watch.timed_one_in > 1:
             weight = 0 if next(watch.untimed, False) else watch.weight()
         if not weight:
             try:
-                return function(*arguments, **named)
+                result = function(*arguments, **named)
             except BaseException as error:
                 calls.late(watch, started_ns, weight, type(error).__name__)
                 raise
+            if unpaid:
+                watch.leave_unpaid()
+            return result
         begin(None)
         try:
             result = function(*arguments, **named)
@@ -87,9 +90,14 @@ def watch_calls(
         else:
             if weight == 1:
                 note(duration_ns)
-                count(len(result))
+                try:
+                    count(len(result))
+                except TypeError:
+                    count(1)
             else:
-                watch.weighed.append((duration_ns, len(result), weight))
+                watch.weighed.append((duration_ns, _size(result), weight))
+            if unpaid:
+                watch.leave_unpaid()
             if active:
                 active.pop()
         return result
@@ -127,7 +135,7 @@ class _Calls:
 
     def find(self, context: Context) -> Last:
         """The watch for calls in this context; None before the first of them was judged."""
-        kind = self._recorder.caller(context).kind
+        kind = self._recorder.caller_kind(context)
         watch = None if kind is None else self._known.get(kind)
         if watch is not None:
             watch.only_stage, watch.has_operators = semconv.IN_MEMORY, self._with_operators is not None
@@ -135,10 +143,10 @@ class _Calls:
             return self.last
         return _NONE
 
-    def turn(self, watch: Watch) -> Turn:
-        """What falls on a call for which there was no pass left."""
-        if watch.retired or watch.mean_ns > LONG_NS:
-            return EACH  # Of a long one the memory is of interest, and it pays for being judged.
+    def turn(self, watch: Watch) -> Turn | None:
+        """What falls on a call for which there was no pass left; None where it finds another watch."""
+        if watch.retired:
+            return None
         if len(watch.durations) + len(watch.weighed) >= CALLS_BATCH:
             self._recorder.add_up(watch)
         return watch.turn()
@@ -169,7 +177,7 @@ class _Calls:
         started_ns: int,
         weight: int,
         error_type: str | None,
-        result: Sized = (),
+        result: Any = (),
         *,
         begun: bool = False,
     ) -> None:
@@ -185,9 +193,17 @@ class _Calls:
 
 
 def _end(
-    recorder: Recorder, evaluation: Evaluation, started_ns: int, error_type: str | None, result: Sized = ()
+    recorder: Recorder, evaluation: Evaluation, started_ns: int, error_type: str | None, result: Any = ()
 ) -> None:
     evaluation.stages.append((semconv.IN_MEMORY, started_ns, perf_counter_ns()))
     if error_type is None:
-        evaluation.result_count = len(result)
+        evaluation.result_count = _size(result)
     recorder.finish(evaluation, error_type)
+
+
+def _size(result: Any) -> int:
+    """The items of a result; one where it has no size."""
+    try:
+        return len(result)
+    except TypeError:
+        return 1

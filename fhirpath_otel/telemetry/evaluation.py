@@ -104,6 +104,7 @@ class Evaluation:
     analysed: bool = False
     detail: str = semconv.STAGE_DETAIL
     in_turn: bool = False
+    unpaid: bool = False
     ordinary: Watch | None = None
     drawn: bool | None = None
     dimensions: tuple[tuple[str, str], ...] = ()
@@ -118,6 +119,7 @@ class Evaluation:
     database_memory_peak: int | None = None
     database_temp_peak: int | None = None
 
+    is_owned: bool = False  # by who ends it in any case, also when it is collected as garbage
     abandoned: Callable[[], None] | None = None
     """Told if this is forgotten before it was finished."""
 
@@ -136,8 +138,9 @@ class Evaluation:
 
     def __del__(self) -> None:
         # This costs an evaluation 50 ns, a weak reference with a callback 130 ns.
-        if self.abandoned is not None:
-            self.abandoned()
+        if self.abandoned is not None and not self.is_owned:
+            abandoned, self.abandoned = self.abandoned, None
+            abandoned()
 
     def stage_durations(self) -> dict[str, int]:
         """Nanoseconds each stage was active, in the order of the stages."""

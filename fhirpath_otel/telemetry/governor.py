@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.export_cost import ExportCost
-from fhirpath_otel.telemetry.watch import NEVER
+from fhirpath_otel.telemetry.watch import BATCH, NEVER
 
 if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation
@@ -113,7 +113,8 @@ class Governor:
         self._export_cost = export_cost or ExportCost()
         self._calibrated = costs is not None
         self._clock = clock
-        self._credit_ns = FIRST_TRACES * self.costs.trace
+        self._prepaid = FIRST_TRACES
+        self._credit_ns = 0.0
         self._credited_at = clock()
         self._evaluated_ns = 0.0
         self._spent_ns = 0.0
@@ -137,16 +138,18 @@ class Governor:
 
     def first_detail(self) -> str:
         """That of an evaluation whose expression is not known yet."""
-        return semconv.STAGE_DETAIL if self.detail == semconv.AUTO else self.detail
+        return semconv.STAGE_DETAIL if self.detail in {semconv.AUTO, semconv.OFF} else self.detail
 
     def learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: float) -> None:
         """Takes note of ordinary evaluations of an expression that were added up, and chooses its detail anew."""
         mean_ns, timed = sum(durations) / len(durations), len(durations)
+        # Small ones, as a collection adds up, take more each and say less.
+        share = 0.1 * min(1.0, timed / BATCH)
         if watch.only_stage is None:
-            self.costs.fold += (spent_ns / timed - self.costs.fold) * 0.1
+            self.costs.fold += (spent_ns / timed - self.costs.fold) * share
         else:
-            self.costs.fold_of_calls += (spent_ns / timed - self.costs.fold_of_calls) * 0.1
-        watch.mean_ns += (mean_ns - watch.mean_ns) * (timed / (timed + REMEMBERED) if watch.mean_ns else 1.0)
+            self.costs.fold_of_calls += (spent_ns / timed - self.costs.fold_of_calls) * share
+        _note_mean(watch, mean_ns, timed)
         self._evaluated(mean_ns * evaluations)
         self._spend(timed * self._recording(watch) + (evaluations - timed) * self._counting())
         self.choose(watch)
@@ -154,16 +157,26 @@ class Governor:
     def judged(self, evaluation: Evaluation, watch: Watch | None, spent_ns: float) -> None:
         """Takes note of an evaluation that was judged by itself, and what that took."""
         costs, outcome, operators = self.costs, evaluation.outcome, evaluation.operators
-        if operators:
-            spent_ns += self._marked(evaluation, watch)
+        marks_ns = self._marked(evaluation, watch) if operators else 0.0
+        spent_ns += marks_ns
         self._evaluated(evaluation.duration_ns)
         if outcome is not None and outcome.kept:
             spent_ns += self.exporting_ns * (1 + len(evaluation.stages) + len(operators))
             costs.trace += (spent_ns - costs.trace) * 0.1
-            self._credit_ns -= spent_ns
+            self._pay(outcome.reason, spent_ns)
         else:
             costs.judged += (spent_ns - costs.judged) * 0.05
         self._spend(spent_ns)
+        if watch is not None and watch.mean_ns and evaluation.error_type is None:
+            _note_mean(watch, max(evaluation.duration_ns - marks_ns, 1.0), 1)
+            self.choose(watch)
+
+    def _pay(self, reason: str, spent_ns: float) -> None:
+        if self._prepaid and reason not in {semconv.ERROR, semconv.FORCED}:
+            self._prepaid -= 1
+        else:
+            # Some are kept without being paid; the debt that they make is paid back in bounded time.
+            self._credit_ns = max(self._credit_ns - spent_ns, -FIRST_TRACES * self.costs.trace)
 
     def _marked(self, evaluation: Evaluation, watch: Watch | None) -> float:
         """Nanoseconds that the marks of its operators took, by how much longer it was than others."""
@@ -185,7 +198,7 @@ class Governor:
         trickle_ns = max(0.0, now - self._credited_at) / TRACE_EVERY_SECONDS * self.costs.trace
         self._credited_at = now
         self._credit_ns = min(self._credit_ns + trickle_ns, FIRST_TRACES * self.costs.trace)
-        return self._credit_ns >= self.costs.trace
+        return self._prepaid > 0 or self._credit_ns >= self.costs.trace
 
     def ratio(self) -> float | None:
         """What was spent to what was evaluated in the last seconds; None where nothing was evaluated yet."""
@@ -206,7 +219,7 @@ class Governor:
             return
         detail, timed_one_in = self._base(watch)
         now = self._clock()
-        changes = detail != watch.detail
+        changes = detail != watch.detail or (timed_one_in > 1) != (watch.timed_one_in > 1)
         if changes:
             ratio = watch.mean_ns / watch.changed_mean_ns if watch.changed_mean_ns else 1.0
             steady = STEADY_SECONDS if 0.5 < ratio < 2.0 else STEADY_SECONDS / 10
@@ -223,6 +236,8 @@ class Governor:
             watch.set_detail(detail, turn_detail, interval, timed_one_in)
 
     def _pin(self, watch: Watch) -> None:
+        if self.detail == semconv.OFF:  # What is under way stays as it is.
+            return
         interval = 1 if self.detail == semconv.OPERATOR_DETAIL else NEVER
         if (watch.detail, watch.interval, watch.timed_one_in) != (self.detail, interval, 1):
             watch.set_detail(self.detail, self.detail, interval, 1)
@@ -230,10 +245,11 @@ class Governor:
     def _base(self, watch: Watch) -> tuple[str, int]:
         """The detail of every evaluation, and of how many one is timed."""
         share_ns = self.budget * RECORDING_SHARE * watch.mean_ns
-        fits = {
-            detail: share_ns * (1.0 if watch.detail == detail else MARGIN)
-            for detail in (semconv.STAGE_DETAIL, semconv.BASIC)
+        has = {
+            semconv.STAGE_DETAIL: watch.detail == semconv.STAGE_DETAIL,
+            semconv.BASIC: watch.timed_one_in == 1,
         }
+        fits = {detail: share_ns * (1.0 if now else MARGIN) for detail, now in has.items()}
         stages_ns, basic_ns = (self._recording(watch, detail) for detail in fits)
         # Less is chosen only where that saves something.
         if stages_ns <= fits[semconv.STAGE_DETAIL] or (not watch.only_stage and stages_ns < WORTH * basic_ns):
@@ -271,6 +287,10 @@ class Governor:
 
     def _spend(self, spent_ns: float) -> None:
         self._spent_ns += spent_ns
+
+
+def _note_mean(watch: Watch, duration_ns: float, times: int) -> None:
+    watch.mean_ns += (duration_ns - watch.mean_ns) * (times / (times + REMEMBERED) if watch.mean_ns else 1.0)
 
 
 def _differs(interval: int, known: int) -> bool:

@@ -45,8 +45,11 @@ MAX_QUEUE = 2_048
 MAX_ABANDONED = 1_000_000
 """Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
 
-MAX_WATCHES = 2_000
-"""Watches of one process. Each takes 2 kB, and 20 to 40 kB where it is full of what waits."""
+MAX_WATCHES = 1_000
+"""Watches of one process. Each takes 3 kB, and 15 to 45 kB where it is full of what waits."""
+
+SHARED_WATCHES = 200
+"""Of these so many for expressions that share one."""
 
 Learn = Callable[["Watch", list[int], int, int], None]
 """Told of a watch, the ascending durations that were added up, how many evaluations they stand for, and the nanoseconds
@@ -58,7 +61,8 @@ class Instruments:
     """The instruments of one meter. Threads may share it; a fork waits until nobody adds up.
 
     `learn` is told of the ordinary evaluations that were added up, `suppressed` of those among them whose trace would
-    have been kept for a reason, had it been paid. `ratio` says what telemetry costs.
+    have been kept for a reason, had it been paid. `ratio` says what telemetry costs, `catch_up` ends what is to be
+    ended before metrics are collected.
     `active` is where evaluations that are under way are counted, if that is known elsewhere.
     """
 
@@ -71,6 +75,7 @@ class Instruments:
         ratio: Callable[[], float | None] = lambda: None,
         *,
         suppressed: Callable[[str, int], None] | None = None,
+        catch_up: Callable[[], None] = lambda: None,
         active: deque[None] | None = None,
     ) -> None:
         self._routes = Routes(meter, disclosure, max_expressions)
@@ -78,6 +83,7 @@ class Instruments:
         self._learn = learn
         self._ratio = ratio
         self._suppressed = suppressed or _nobody_asks
+        self._catch_up = catch_up
         # Appending and popping are atomic, so that neither of them needs a lock.
         self.active: deque[None] = deque() if active is None else active
         self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
@@ -165,7 +171,8 @@ class Instruments:
         None where there is nothing to measure, or no room.
         """
         with self._lock:
-            if not self._measures() or len(self._watches) >= MAX_WATCHES:
+            most = MAX_WATCHES if expression is None else MAX_WATCHES - SHARED_WATCHES
+            if not self._measures() or len(self._watches) >= most:
                 return None
             watch = Watch(expression, self._routes.route(evaluation, outcome), outcome, passes, affords)
             self._watches.append(watch)
@@ -277,7 +284,7 @@ class Instruments:
     def _add_stages(self, watch: Watch) -> int:
         """Returns of how many evaluations there were stages."""
         evaluations = 0
-        for stage, waiting in watch.stages.items():
+        for stage, waiting in list(watch.stages.items()):
             if waiting:
                 values = sorted(drained(waiting))
                 evaluations = max(evaluations, len(values))
@@ -309,7 +316,7 @@ class Instruments:
         with self._lock:
             self._add_up()
             for watch in self._watches:
-                if watch.durations or watch.weighed or watch.timed_one_in > 1:
+                if not watch.is_idle():
                     self._add_notes(watch)
             lost = [histogram.fold() for histogram in self._histograms]
             if any(lost):
@@ -331,6 +338,7 @@ class Instruments:
 
     def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
         # The first of our callbacks: the SDK runs all of them before it reads what was recorded.
+        self._catch_up()
         self._fold()
         self._count_abandoned()
         return [Observation(len(self.active))]

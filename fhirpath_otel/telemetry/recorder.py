@@ -8,6 +8,7 @@ is kept is decided by an injected function (`fhirpath_otel.sampling`), what was 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import weakref
@@ -111,6 +112,7 @@ class Recorder:
         self.memory = None if self._resident is None else MemorySampler(self._resident, self.lost)
         # One for each evaluation that is under way.
         self.active: deque[None] = deque()
+        self._postponed: deque[Evaluation] = deque()
         self._current_context = context_getter()
         self._count_with(self._get_meter())
         self._said = False
@@ -127,6 +129,7 @@ class Recorder:
             self._learn,
             self._governor.ratio,
             suppressed=None if self._ordinary is None else self._ordinary.suppressed,
+            catch_up=self.catch_up,
             active=self.active,
         )
         self._watches = (
@@ -160,11 +163,17 @@ class Recorder:
         """Whether there is somebody to record for now, and recording is not switched off; `recording` says it too,
         once it is so.
         """
-        return self.recording or self._listen()
+        try:
+            return self.recording or self._listen()
+        except Exception as error:  # noqa: BLE001 -- a provider of the host's own
+            self._failed(error)
+            return False
 
     def begin(self) -> Evaluation:
         """The notes of an evaluation that begins now, as a child of the span that is current here."""
         try:
+            if self._postponed:
+                self.catch_up()
             if not (self.recording or self._listen()):
                 return Evaluation()
             evaluation = Evaluation(self._current_context())
@@ -227,11 +236,19 @@ class Recorder:
         """What a context says of its caller."""
         return self._callers.caller(context)
 
+    def caller_kind(self, context: Context) -> Kind | None:
+        """The kind of a context's caller; None where evaluations have to be judged."""
+        try:
+            return self._callers.caller(context).kind
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+            return None
+
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
         if evaluation.outcome is not None:
             return evaluation.outcome
-        ended_ns, watch, outcome = perf_counter_ns(), evaluation.ordinary, None
+        ended_ns, watch, outcome = evaluation.end_ns or perf_counter_ns(), evaluation.ordinary, None
         if watch is not None and error_type is None and self.recording:
             try:
                 outcome = self._pass(evaluation, watch, ended_ns)
@@ -256,6 +273,8 @@ class Recorder:
             return None
         evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
         evaluation.context = None
+        if evaluation.unpaid:
+            watch.leave_unpaid()
         if evaluation.abandoned is self._instruments.abandon and self.active:
             self.active.pop()
         evaluation.abandoned = None
@@ -278,14 +297,13 @@ class Recorder:
 
     def _finish(self, evaluation: Evaluation, error_type: str | None, ended_ns: int) -> Outcome:
         """As above, of one that has to be judged."""
-        evaluation.end_ns = ended_ns
-        if not self.is_recording():
-            evaluation.outcome = self._silent
-            return evaluation.outcome
-        evaluation.outcome = _LOST
+        evaluation.end_ns, evaluation.outcome = ended_ns, _LOST
         try:
             if evaluation.context is not None:
                 self._instruments.ended(evaluation)
+            if not self.is_recording():
+                evaluation.outcome = self._silent
+                return evaluation.outcome
             # CPU time: what other processes take meanwhile is not telemetry's.
             began_ns, watch = thread_time_ns(), evaluation.watch
             evaluation.duration_ns = evaluation.active_ns()
@@ -294,6 +312,20 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         return evaluation.outcome
+
+    def finish_later(self, evaluation: Evaluation) -> None:
+        """As `finish` with success, for finalizers: they run at any moment, also where their thread holds a lock.
+
+        It is judged when the next one begins, or metrics are collected.
+        """
+        evaluation.end_ns = perf_counter_ns()
+        self._postponed.append(evaluation)
+
+    def catch_up(self) -> None:
+        """Ends what finalizers have left."""
+        while self._postponed:
+            with contextlib.suppress(IndexError):  # Another thread may be faster.
+                self.finish(self._postponed.popleft())
 
     def driver_parent(self, evaluation: Evaluation) -> trace.SpanContext | None:
         """What the spans of the database's driver shall have as their parent: the evaluation's SQL, not made yet.
@@ -334,9 +366,11 @@ class Recorder:
         """Pins how much is recorded, for all expressions and from now on; `auto` leaves it to the governor."""
         self._governor.detail = detail
         for watch in self._instruments.watches:
+            watch.changed_at = float("-inf")
             self._governor.choose(watch)
         self._seen = None
-        self._listen()
+        self.recording = False
+        self.is_recording()
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost on its way out."""

@@ -173,7 +173,7 @@ class FoldedHistogram(_Bounded[HistogramSeries]):
         """
         places = self.look()
         lost = 0
-        for series in self._series.values():
+        for series in list(self._series.values()):
             if series.high < series.low:
                 continue
             counts, total = series.counts, series.total / self.scale
@@ -198,7 +198,8 @@ class FoldedCounter(_Bounded[CounterSeries]):
 
     def fold(self) -> None:
         """Hands over what has been counted."""
-        for series in self._series.values():
-            if series.total:
-                self.instrument.add(series.total, series.attributes, NO_SPAN)
+        for series in list(self._series.values()):
+            total = series.total
+            if total:
                 series.clear()
+                self.instrument.add(total, series.attributes, NO_SPAN)

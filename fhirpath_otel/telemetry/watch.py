@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from itertools import islice, repeat
 from operator import length_hint
@@ -74,13 +74,17 @@ class Ordinary(Protocol):
 
 
 class Turn(NamedTuple):
-    """What falls on one evaluation: the baseline's draw, the turn to be recorded in more detail."""
+    """What falls on one evaluation: the baseline's draw, the turn to be recorded in more detail.
 
-    drawn: bool
-    detailed: bool
+    A draw may be `unpaid`: then the evaluation is ordinary, and counted as suppressed if it stays so.
+    """
+
+    drawn: bool = False
+    detailed: bool = False
+    unpaid: bool = False
 
 
-_NOTHING = Turn(False, False)
+_NOTHING = Turn()
 
 
 def _always() -> bool:
@@ -164,7 +168,7 @@ class Watch:
         self.changed_mean_ns = 0.0
         self.settled = True
         self.retired = False
-        self.stages: dict[str, deque[int]] = {stage: deque() for stage in semconv.STAGES}
+        self.stages: dict[str, deque[int]] = defaultdict(deque)
         self.durations: deque[int] = deque()
         self.results: deque[int] = deque()
         self.weighed: deque[tuple[int, int, int]] = deque()
@@ -189,8 +193,7 @@ class Watch:
             self._to_detail = self._next_turn() if turn.detailed else self._to_detail - 1
             self._begin_passes()
             if turn.drawn and not self._affords():
-                self.unpaid += 1
-                turn = Turn(False, turn.detailed)
+                turn = Turn(False, turn.detailed, True)
         return turn
 
     def next_turn(self) -> Turn:
@@ -204,6 +207,7 @@ class Watch:
             evaluation.detail = self.turn_detail
             evaluation.in_turn = self.turn_detail != self.detail
         evaluation.ordinary = None if turn.drawn or turn.detailed else self
+        evaluation.unpaid = turn.unpaid
 
     def set_detail(self, detail: str, turn_detail: str, interval: int, timed_one_in: int) -> None:
         """The detail of ordinary evaluations, that of one in `interval`, and of how many one is timed."""
@@ -252,9 +256,19 @@ class Watch:
         if not self._round:
             return 0
         with self._lock:
-            used = self._round - length_hint(self.untimed) - self._accounted
+            # Below 0 where one that was counted was judged afterwards; the next ones make up for it.
+            used = max(0, self._round - length_hint(self.untimed) - self._accounted)
             self._accounted += used
         return used
+
+    def is_idle(self) -> bool:
+        """Whether there is nothing to add up."""
+        return not (self.durations or self.weighed or self._round)
+
+    def leave_unpaid(self) -> None:
+        """Counts an ordinary evaluation that the baseline drew, and whose trace cannot be paid."""
+        with self._lock:
+            self.unpaid += 1
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""

@@ -102,7 +102,9 @@ class Callers:
             return ()
         entries = baggage.get_all(context)
         found = tuple(
-            (name, str(entries[name])[:MAX_DIMENSION_LENGTH]) for name in self._names if name in entries
+            (name, value[:MAX_DIMENSION_LENGTH])
+            for name in self._names
+            if isinstance(value := entries.get(name), str)
         )
         if found in self._values or not found:
             return found
@@ -141,11 +143,13 @@ class Watches:
         with self._lock:
             expression = template.hash if self._instruments.tells_apart(template) else None
             key = _key(evaluation, expression, kind)
-            known = self._known.get(key)
-            if known is None:
-                known = self._make(evaluation, kind, expression)
-                if known is not None:
-                    self._known[key] = known
+            known = self._known.get(key) or self._make(evaluation, kind, expression)
+            if known is None and expression is not None:
+                # No room for one of its own: then it shares that of expressions which are not told apart.
+                key = _key(evaluation, None, kind)
+                known = self._known.get(key) or self._make(evaluation, kind, None)
+            if known is not None:
+                self._known[key] = known
         return known
 
     def _make(self, evaluation: Evaluation, kind: Kind, expression: str | None) -> Watch | None:

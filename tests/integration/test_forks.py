@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
+from multiprocessing import get_all_start_methods
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +15,7 @@ from tests.integration import forking
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
+UNCOVERED = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
 PROTOCOLS = ("grpc", "http/protobuf")
 KEEP_ALL = {
     "OTEL_PYTHON_FHIRPATH_BASELINE_RATE": "1",
@@ -104,8 +108,21 @@ def test_threads_that_record_and_flush_while_the_process_forks_hang_no_child(rec
             OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
             OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
             OTEL_BSP_SCHEDULE_DELAY="5",
+            **UNCOVERED,  # tracing lines, threads would leave no turn to the one that forks
         )
     assert "Traceback" not in done.stderr
     assert exported_spans(received)["child"] >= 25
     children = [series for series in counted(received).values() if series == {"child": 20}]
     assert len(children) == 25
+
+
+@pytest.mark.parametrize("where", ["top", "worker"])
+@pytest.mark.parametrize("method", [one for one in ("fork", "forkserver") if one in get_all_start_methods()])
+def test_workers_of_multiprocessing_hand_over_however_they_are_started(receivers, run_script, method, where):
+    path = Path(__file__).with_name("spawned.py")
+    with receivers["grpc"]() as received:
+        command = [sys.executable, str(path), method, where]
+        script = f"import subprocess; subprocess.run({command!r}, check=True)"
+        done = run_script(script, **variables(received, "grpc"))
+    assert "Traceback" not in done.stderr
+    assert exported_spans(received) == {"child": 6}

@@ -251,3 +251,23 @@ def test_calls_that_were_watched_before_count_with_the_provider_that_a_forked_ch
     assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
     telemetry.reader = parents
     assert count(telemetry) == 300
+
+
+def test_a_result_without_a_size_is_given_back_as_it_is(make_telemetry):
+    reasons = Reasons(QUIET)
+    telemetry = make_telemetry(TailSampler(reasons.policies, 1e9), ordinary=reasons)
+    call = watch_calls(telemetry.recorder, iter, describe)
+    assert [list(call([number])) for number in range(300)] == [[number] for number in range(300)]
+    assert count(telemetry) == 300
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+
+
+def test_baggage_that_is_no_text_is_no_dimension(watched):
+    telemetry, call = watched(dimensions=("tenant",))
+    token = otel_context.attach(baggage.set_baggage("tenant", object()))
+    try:
+        assert call("a") == ["a"]
+    finally:
+        otel_context.detach(token)
+    [point] = telemetry.points("fhirpath.evaluation.duration")
+    assert "tenant" not in point.attributes

@@ -211,3 +211,66 @@ def test_what_exporting_takes_is_taken_from_the_exporters_that_measure_it(clock)
     judge(governor, 1_000_000, 1_000.0, KEPT)
     exported.add_metrics(1, 4_000)
     assert governor.ratio() == pytest.approx((1_000 + 9_000 + 4_000) / 1_000_000)
+
+
+def test_calls_do_not_swing_between_timed_and_counted_at_a_steady_load(governor, clock):
+    chance = random.Random(3)  # noqa: S311
+    watching, changes, counted = watch(only_stage="in_memory"), [], None
+    governor.costs.fold_of_calls = 100.0
+    for _ in range(4_000):
+        clock.now += 0.05
+        learn(governor, watching, 62 * chance.lognormvariate(0, 0.1))
+        if (watching.timed_one_in > 1) != counted:
+            counted = watching.timed_one_in > 1
+            changes.append(clock.now)
+    assert all(later - earlier >= 10.0 for earlier, later in itertools.pairwise(changes[1:]))
+
+
+def test_a_level_that_was_pinned_is_left_at_once(governor, clock):
+    watching = watch(has_operators=True)
+    learn(governor, watching, 100)
+    governor.detail = "operators"
+    governor.choose(watching)
+    assert watching.interval == 1
+    governor.detail = "auto"
+    watching.changed_at = float("-inf")
+    governor.choose(watching)
+    assert watching.interval > 1
+
+
+def test_errors_make_a_debt_that_is_paid_back_in_bounded_time(governor, clock):
+    error = Outcome(True, semconv.KEPT, semconv.ERROR, 1)
+    for _ in range(5_000):
+        judge(governor, 1_000, 400_000.0, error)
+    governor._prepaid = 0
+    clock.now += (FIRST_TRACES + 2) * TRACE_EVERY_SECONDS * 2
+    assert governor.affords_trace()
+
+
+def test_the_first_traces_are_prepaid_and_errors_do_not_use_them_up(governor):
+    error = Outcome(True, semconv.KEPT, semconv.ERROR, 1)
+    for _ in range(100):
+        judge(governor, 1_000, 900_000.0, error)
+    kept = 0
+    while governor.affords_trace():
+        kept += 1
+        judge(governor, 1_000, 900_000.0, KEPT)
+    assert kept == FIRST_TRACES
+
+
+def test_an_expression_all_of_which_is_judged_is_still_learnt_about(governor, clock):
+    watching = watch(has_operators=True)
+    learn(governor, watching, 30_000, times=20)
+    assert watching.interval == 1
+    clock.now += 20
+    for _ in range(1_000):
+        judge(governor, 80_000, 10_000.0, DROPPED, watching, in_turn=True)
+    assert watching.mean_ns < 200_000
+    assert watching.interval > 10
+
+
+def test_a_collection_that_adds_up_few_says_little_of_what_adding_up_takes(governor):
+    watching = watch()
+    before = governor.costs.fold
+    governor.learn(watching, [1_000_000], 1, 1_000_000)
+    assert governor.costs.fold < before + 2_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -210,6 +211,7 @@ def test_expressions_beyond_the_cap_share_a_watch(make_watching):
 
 def test_the_number_of_watches_is_bounded(make_watching, monkeypatch):
     monkeypatch.setattr(metrics, "MAX_WATCHES", 5)
+    monkeypatch.setattr(metrics, "SHARED_WATCHES", 1)
     telemetry = make_watching(baseline_rate=0.0)
     known = [{} for _ in range(20)]
     for _ in range(3):
@@ -271,3 +273,73 @@ def test_the_share_at_each_level_and_the_interval_are_exported(make_watching):
     assert sum(shares.values()) == 100
     assert intervals[(semconv.COUNTED,)] == 1.0
     assert next(iter(telemetry.points("fhirpath.telemetry.overhead.ratio"))).value > 0
+
+
+def test_an_unpaid_draw_stands_for_nobody_where_the_evaluation_then_fails(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.1), {}
+    evaluate(telemetry, known)
+    telemetry.recorder._governor.affords_trace = lambda: False
+    for watch in telemetry.recorder.watches:
+        watch._affords = lambda: False
+    for number in range(4_000):
+        evaluation = telemetry.recorder.begin()
+        evaluation.template = template_from("a")
+        evaluation.cache_hit = evaluation.compiled_before = True
+        telemetry.recorder.expect(evaluation, known)
+        telemetry.recorder.finish(evaluation, "Oops" if number % 2 else None)
+    telemetry.points("fhirpath.evaluation.duration")
+    unpaid = telemetry.recorder._ordinary._unjudged[semconv.BASELINE]
+    assert unpaid == pytest.approx(2_000, rel=0.25)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_what_was_suppressed_in_a_parent_is_not_told_by_its_children(make_watching):
+    telemetry = make_watching(1.0)
+    sampler, reasons = telemetry.recorder._judge.decide, telemetry.recorder._ordinary
+    sampler._suppressed[semconv.ERROR] = 7.0
+    reasons.suppressed(semconv.SLOW, 5)
+    child = os.fork()
+    if child == 0:
+        os._exit(int(sampler._suppressed[semconv.ERROR] + reasons._unjudged[semconv.SLOW]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert reasons._unjudged[semconv.SLOW] == 5
+
+
+def test_switched_off_while_one_is_under_way_nothing_stays_active(make_watching):
+    telemetry, known = make_watching(), {}
+    for switched in range(6):
+        evaluation = telemetry.recorder.begin()
+        telemetry.recorder.set_detail("off")
+        assert telemetry.recorder.finish(evaluation, "Oops").reason == semconv.SWITCHED_OFF
+        telemetry.recorder.set_detail("auto")
+        for _ in range(150 * switched):
+            evaluate(telemetry, known)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    assert not telemetry.points("fhirpath.telemetry.dropped")
+    assert total(telemetry, "fhirpath.evaluation.duration") == 150 * 15
+
+
+def test_what_a_finalizer_ends_is_judged_when_the_next_one_begins(make_watching):
+    telemetry = make_watching()
+    evaluation = telemetry.recorder.begin()
+    telemetry.recorder.finish_later(evaluation)
+    assert evaluation.outcome is None
+    telemetry.recorder.begin()
+    assert evaluation.outcome is not None
+    telemetry.recorder.finish_later(telemetry.recorder.begin())
+    assert total(telemetry, "fhirpath.evaluation.duration") == 2
+
+
+def test_a_provider_that_raises_is_not_the_host_s_problem(make_watching, caplog):
+    telemetry = make_watching()
+
+    def fail():
+        raise RuntimeError("CANARY")
+
+    telemetry.recorder.recording = False
+    telemetry.recorder._listen = fail
+    assert telemetry.recorder.finish(telemetry.recorder.begin()) is not None
+    telemetry.recorder.set_detail("stages")
+    assert not telemetry.recorder.is_recording()
+    assert "CANARY" not in caplog.text

@@ -127,7 +127,7 @@ def test_a_draw_that_cannot_be_paid_leaves_the_evaluation_ordinary_and_is_rememb
     seen = [begun(watching) for _ in range(15)]
     assert [number for number, one in enumerate(seen) if one.drawn] == [4]
     assert [number for number, one in enumerate(seen) if not one.ordinary] == [4]
-    assert watching.unpaid == 2
+    assert [number for number, one in enumerate(seen) if one.unpaid] == [9, 14]
 
 
 def test_a_retired_watch_lets_nobody_pass():
@@ -135,3 +135,16 @@ def test_a_retired_watch_lets_nobody_pass():
     watching.retire()
     assert not next(watching.passes, False)
     assert watching.retired
+
+
+def test_what_was_counted_untimed_and_then_failed_is_made_up_for_by_the_next():
+    watching = watch()
+    watching.set_detail("basic", "basic", NEVER, 5)
+    next(watching.untimed)
+    assert watching.unaccounted() == 1
+    watching.judge_instead(0)
+    assert watching.unaccounted() == 0
+    next(watching.untimed)
+    assert watching.unaccounted() == 0
+    next(watching.untimed)
+    assert watching.unaccounted() == 1
