@@ -106,8 +106,9 @@ little is evaluated. Errors and traces that are asked for are kept without. `{se
 telemetry really takes, `{semconv.EVALUATIONS.name}` how many evaluations were recorded at each level, and
 `{semconv.DETAIL_INTERVAL.name}` the N.
 
-It governs what succeeds: evaluations that fail are judged one by one, for about 15 µs each. What every evaluation costs at
-the least, 0.5 µs a watched call and a few µs with notes, is paid also where the budget is less; the ratio then says so.
+It governs what succeeds: evaluations that fail are judged one by one, for about 15 µs each. What every evaluation
+costs at the least, 0.5 µs a watched call and a few µs with notes, is paid also where the budget is less; the ratio
+then says so.
 
 `DETAIL`, or `fhirpath_otel.set_detail` while the program runs, pins one detail for all expressions; `off` records
 nothing.
