@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation
     from fhirpath_otel.telemetry.watch import Watch
 
-RECORDING_SHARE = 0.6
-"""Of the budget: for what is recorded of every evaluation. The rest is for collecting and exporting metrics."""
+RECORDING_SHARE = 0.5
+"""Of the budget: for what is recorded of every evaluation. A quarter is for what the account cannot see: collecting
+metrics, and the caches that telemetry takes from others.
+"""
 
 DETAIL_SHARE = 0.1
 """Of the budget: for what is recorded of one in N."""
 
-TRACES_SHARE = 0.2
+TRACES_SHARE = 0.15
 """Of the budget: for traces that are kept."""
 
 FIRST_TRACES = 20
