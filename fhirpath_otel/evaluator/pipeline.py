@@ -125,7 +125,11 @@ def evaluate(
         if compiled.statement is not None:
             evaluation.execution_mode = semconv.PUSHDOWN
             evaluation.statement_summary = compiled.statement.summary
-            recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
+            watch = compiled.watches.get(None)
+            if watch is not None and watch.calm and not DRIVERS.active:
+                evaluation.known = compiled.watches
+            else:
+                recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
             rows = _started(evaluation, recorder, lambda: database.execute(compiled.statement))
         else:

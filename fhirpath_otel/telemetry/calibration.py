@@ -27,7 +27,7 @@ EVALUATIONS = 64
 _TEMPLATE = template_from("calibration")
 _DROP = Decision(False, semconv.NOT_SELECTED)
 _NO_ITEMS: list[Any] = []
-_known: dict[Kind, Watch] = {}
+_known: dict[Kind | None, Watch] = {}
 
 
 class _Nowhere:

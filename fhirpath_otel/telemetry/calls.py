@@ -130,7 +130,7 @@ class _Calls:
         self._function = function
         self._describe = describe
         self._with_operators = with_operators
-        self._known: dict[Kind, Watch] = {}
+        self._known: dict[Kind | None, Watch] = {}
         self.last = _NONE
 
     def find(self, context: Context) -> Last:

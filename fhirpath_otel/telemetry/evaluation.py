@@ -99,7 +99,7 @@ class Evaluation:
 
     # Filled in by `Recorder.expect`.
     from_caller: Caller | None = None
-    known: dict[Kind, Watch] | None = None
+    known: dict[Kind | None, Watch] | None = None
     watch: Watch | None = None
     analysed: bool = False
     detail: str = semconv.STAGE_DETAIL

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.export_cost import ExportCost
-from fhirpath_otel.telemetry.watch import BATCH, NEVER
+from fhirpath_otel.telemetry.watch import BATCH, LONG_NS, NEVER
 
 if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation
@@ -216,6 +216,11 @@ class Governor:
 
     def choose(self, watch: Watch) -> None:
         """Chooses the detail for an expression whose mean duration is known."""
+        self._choose(watch)
+        is_short = 0 < watch.mean_ns < LONG_NS
+        watch.calm = is_short and watch.interval == NEVER and watch.settled and not watch.retired
+
+    def _choose(self, watch: Watch) -> None:
         if self.detail != semconv.AUTO:
             self._pin(watch)
             return

@@ -112,13 +112,13 @@ class Judge:
             return write_spans(tracer, evaluation, decision, self.disclosure, with_stages=with_stages)
         return _not_kept(decision.reason), None
 
-    def _watch(self, evaluation: Evaluation, kind: Kind, known: dict[Kind, Watch]) -> Watch | None:
+    def _watch(self, evaluation: Evaluation, kind: Kind, known: dict[Kind | None, Watch]) -> Watch | None:
         """The watch for the evaluations that follow this one."""
         watch = None if self.watches is None else self.watches.watch(evaluation, kind)
         if watch is not None:
             if self.governor.detail != semconv.AUTO:
                 self.governor.choose(watch)
-            known[kind] = watch
+            known[kind] = known[None] = watch
         return watch
 
 

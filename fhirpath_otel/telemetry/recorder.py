@@ -185,13 +185,14 @@ class Recorder:
         return evaluation
 
     def expect(
-        self, evaluation: Evaluation, known: dict[Kind, Watch] | None = None, turn: Turn | None = None
+        self, evaluation: Evaluation, known: dict[Kind | None, Watch] | None = None, turn: Turn | None = None
     ) -> None:
         """Says how much is recorded of an evaluation, in its `detail`; to be called before it is executed.
 
         It has to have all notes by then that say what is evaluated. Who evaluates the same again keeps `known` with
-        what is evaluated: without it, or without this call, each evaluation is judged by itself. A `turn` is what falls
-        on it, where that was asked before.
+        what is evaluated: without it, or without this call, each evaluation is judged by itself. There a `calm` watch
+        at None says that nothing has to be known before it runs: then it is enough to note `known`. A `turn` is what
+        falls on it, where that was asked before.
         """
         # Written out, like `finish`: between two statements of a database each call of a function takes 1 µs.
         try:
@@ -200,7 +201,7 @@ class Recorder:
                 last, caller = self._last
                 if last() is not context:
                     caller = self._remember(context)
-                watch = known.get(caller.kind)  # type: ignore[arg-type] # None is no kind, and never found
+                watch = None if caller.kind is None else known.get(caller.kind)
                 if watch is not None and 0 < watch.mean_ns < LONG_NS and next(watch.passes, False):
                     evaluation.ordinary = evaluation.watch = watch
                     if watch.detail is not semconv.STAGE_DETAIL:
@@ -210,11 +211,13 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
 
-    def _expect(self, evaluation: Evaluation, known: dict[Kind, Watch] | None, turn: Turn | None) -> None:
+    def _expect(
+        self, evaluation: Evaluation, known: dict[Kind | None, Watch] | None, turn: Turn | None
+    ) -> None:
         context, watch = evaluation.context, None
         if context is not None and known is not None and self._watches is not None:
             caller = evaluation.from_caller = self._callers.caller(context)
-            watch = known.get(caller.kind)  # type: ignore[arg-type] # as above
+            watch = None if caller.kind is None else known.get(caller.kind)
             evaluation.known = known
         if watch is None:
             evaluation.detail = self._governor.first_detail()
@@ -249,6 +252,8 @@ class Recorder:
         if evaluation.outcome is not None:
             return evaluation.outcome
         ended_ns, watch, outcome = evaluation.end_ns or perf_counter_ns(), evaluation.ordinary, None
+        if watch is None and evaluation.watch is None and evaluation.known is not None:
+            watch = self._find(evaluation, evaluation.known)
         if watch is not None and error_type is None and self.recording:
             try:
                 outcome = self._pass(evaluation, watch, ended_ns)
@@ -260,6 +265,28 @@ class Recorder:
         if evaluation.premade is not None:
             self._settle_driver(evaluation)
         return outcome
+
+    def _find(self, evaluation: Evaluation, known: dict[Kind | None, Watch]) -> Watch | None:
+        """The watch of an ordinary evaluation that was not expected, because nothing had to be known before it ran."""
+        context = evaluation.context
+        if context is None:
+            return None
+        try:
+            last, caller = self._last
+            if last() is not context:
+                caller = self._remember(context)
+            watch = None if caller.kind is None else known.get(caller.kind)
+            if watch is None:
+                return None
+            if next(watch.passes, False):
+                evaluation.ordinary = evaluation.watch = watch
+                if watch.detail is not semconv.STAGE_DETAIL:
+                    evaluation.detail = watch.detail
+            else:
+                watch.tell(evaluation, watch.turn())
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+        return evaluation.ordinary
 
     def _pass(self, evaluation: Evaluation, watch: Watch, ended_ns: int) -> Outcome | None:
         """Lets what an evaluation leaves wait to be added up; None if it is not ordinary after all."""

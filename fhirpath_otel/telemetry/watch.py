@@ -99,7 +99,7 @@ class Watch:
     is more, traces of slow ones cannot be paid now. `unpaid` are the draws that could not be paid, until they are
     counted. `expression` is None where several share it. `marks` are the calls of operators in one evaluation.
     `only_stage` is that of engines whose evaluation is one call; `has_operators` says that operators can be recorded,
-    `asks_rules` that a rule may find something.
+    `asks_rules` that a rule may find something, `calm` that nothing has to be known of an evaluation before it runs.
 
     What waits to be added up: `durations` and `results` of ordinary evaluations, the nanoseconds of their `stages`;
     `weighed` are calls that stand for more than themselves, with duration, results and weight. All of it are numbers:
@@ -116,6 +116,7 @@ class Watch:
         "_to_detail",
         "_to_draw",
         "asks_rules",
+        "calm",
         "changed_at",
         "changed_mean_ns",
         "detail",
@@ -154,6 +155,7 @@ class Watch:
         self.route = route
         self.outcome = outcome
         self.asks_rules = True
+        self.calm = False
         self.only_stage: str | None = None
         self.has_operators = False
         self.detail = semconv.STAGE_DETAIL
@@ -227,12 +229,12 @@ class Watch:
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
-        self.retired, self.passes = True, repeat(True, 0)
+        self.retired, self.calm, self.passes = True, False, repeat(True, 0)
 
     def settle(self, settled: bool) -> None:
         """Whether the sampler is done with what it does at the first sighting."""
         if settled is not self.settled:
-            self.settled = settled
+            self.settled, self.calm = settled, False
             self.set_detail(self.detail, self.turn_detail, self.interval, self.timed_one_in)
 
     def weight(self) -> int:

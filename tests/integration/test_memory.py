@@ -46,7 +46,7 @@ meter_provider = MeterProvider([reader], shutdown_on_exit=False)
 recorder = Recorder(
     lambda _: Decision(True, "slow"), tracer_provider=tracer_provider, meter_provider=meter_provider
 )
-recorder.memory = MemorySampler(ResidentMemory(), interval=0.001, from_seconds=0.005)
+recorder.memory = recorder._judge.memory = MemorySampler(ResidentMemory(), interval=0.001, from_seconds=0.005)
 with DuckDBDatabase({path!r}, recorder, read_only=True) as database:
     counts = [threads()]
     result = database.evaluate("Patient.name.family", mode={mode!r})
