@@ -87,8 +87,9 @@ Their attributes:
 
 ## How much is recorded
 
-Telemetry takes at most `OVERHEAD_BUDGET` of what evaluations take, 2 % by default. With `DETAIL=auto` a governor
-chooses for each expression the most detail that its usual duration pays for:
+Telemetry is to take `OVERHEAD_BUDGET` of what evaluations take at most, 2 % by default ([overhead](overhead.md) tells
+where that holds). With `DETAIL=auto` a governor chooses for each expression the most detail that its usual duration
+pays for:
 
 | detail | recorded |
 | --- | --- |

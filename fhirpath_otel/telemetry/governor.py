@@ -42,7 +42,7 @@ TRACE_EVERY_SECONDS = 2.0
 STEADY_SECONDS = 10.0
 """A level stays for so long at a steady load; for a tenth of it where the load has changed to twice or half."""
 
-WORTH = 1.3
+WORTH = 2.0
 """Stages are given up where they take so many times what doing without them takes."""
 
 MARGIN = 0.8

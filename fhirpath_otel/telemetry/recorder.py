@@ -251,6 +251,9 @@ class Recorder:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
         if evaluation.outcome is not None:
             return evaluation.outcome
+        if evaluation.context is None and not self.recording:  # Nobody listened when it began.
+            evaluation.end_ns, evaluation.outcome = perf_counter_ns(), self._silent
+            return self._silent
         ended_ns, watch, outcome = evaluation.end_ns or perf_counter_ns(), evaluation.ordinary, None
         if watch is None and evaluation.watch is None and evaluation.known is not None:
             watch = self._find(evaluation, evaluation.known)
