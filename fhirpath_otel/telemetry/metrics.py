@@ -100,11 +100,6 @@ class Instruments:
         self._observe(meter)
         self._survive_forks()
 
-    def begun(self, evaluation: Evaluation) -> None:
-        """Counts an evaluation as active, until it has ended or nobody knows it any more."""
-        self.active.append(None)
-        evaluation.abandoned = self.abandon
-
     def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
         begun, evaluation.abandoned = evaluation.abandoned, None

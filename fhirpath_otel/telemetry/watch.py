@@ -297,7 +297,7 @@ Item = TypeVar("Item")
 def drained(waiting: deque[Item]) -> list[Item]:
     """What waits to be added up, and waits no more."""
     found: list[Item] = []
-    with contextlib.suppress(IndexError):  # A finalizer may be faster.
+    with contextlib.suppress(IndexError):
         found.extend(islice(iter(waiting.popleft, None), len(waiting)))
     return found
 
