@@ -23,6 +23,7 @@ from fhirpath_otel.telemetry.evaluation import Evaluation
 from fhirpath_otel.telemetry.governor import TRACE_EVERY_SECONDS
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Template, template_from
+from fhirpath_otel.telemetry.watch import Known
 
 EXPRESSIONS = 10_000
 TOLD_APART = 200
@@ -64,7 +65,7 @@ def nothing() -> Callable[[], Items]:
 
 def noted(recorder: Any, template: Template) -> Evaluate:
     """An evaluation with notes, as the pipeline makes them of what it has compiled before."""
-    known: dict[Any, Any] = {}
+    known = Known()
 
     def evaluate() -> None:
         evaluation = recorder.begin()

@@ -127,7 +127,8 @@ class Ratio:
 
 
 def ratio(one: Callable[[], object], other: Callable[[], object], pairs: int) -> Ratio:
-    """Runs both `pairs` times, next to each other and in changing order; few collections of garbage fall in between.
+    """Runs both `pairs` times, next to each other and in changing order; few collections of garbage fall in between,
+    and neither is timed right after one.
 
     What is taken is the CPU time of this process, all its threads included: on a shared machine the time of the clock
     tells more of the neighbours than of the work.
@@ -138,6 +139,8 @@ def ratio(one: Callable[[], object], other: Callable[[], object], pairs: int) ->
     for number in range(pairs):
         if number % 32 == 0:
             gc.collect()
+            one()
+            other()
         if number % 2:
             second = cpu_seconds(other)
             times.append((cpu_seconds(one), second))

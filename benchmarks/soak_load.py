@@ -26,6 +26,7 @@ from fhirpath_otel.telemetry.evaluation import Evaluation
 from fhirpath_otel.telemetry.operators import OperatorTime
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import Template, template_from
+from fhirpath_otel.telemetry.watch import Known
 
 EXPRESSIONS = 300
 """More than metrics tell apart."""
@@ -126,7 +127,7 @@ class Load:
         return evaluate
 
     def _noted(self, template: Template, place: int) -> Evaluate:
-        known: dict[Any, Any] = {}
+        known = Known()
         recorder = self.recorder
         in_memory = place % 3 == 0
 

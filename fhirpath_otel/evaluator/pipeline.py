@@ -24,6 +24,7 @@ from fhirpath_otel.evaluator.result import Explanation, Result, Rows, several_it
 from fhirpath_otel.evaluator.template import expression_template
 from fhirpath_otel.evaluator.typecheck import TypedExpression, check
 from fhirpath_otel.telemetry.driver_context import DRIVERS
+from fhirpath_otel.telemetry.watch import Known
 
 if TYPE_CHECKING:
     from fhirpath_otel.telemetry.database_memory import DatabaseMemory
@@ -82,7 +83,7 @@ class Database(Protocol):
 class Compiled:
     """An expression that is ready to run: as a `statement`, or `in_memory` with the `reason` why.
 
-    `obstacle` is the place of what SQL cannot express, if that is the reason. `watches` are the recorder's.
+    `obstacle` is the place of what SQL cannot express, if that is the reason. `known` is the recorder's.
     """
 
     result_type: str
@@ -92,7 +93,7 @@ class Compiled:
     in_memory: memory.InMemory | None
     reason: str | None
     obstacle: tuple[int, int] | None = None
-    watches: dict[Any, Any] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
     def size(self, expression: str) -> int:
         """About the bytes that it takes: measured at 1.3 to 1.8 MB for 60 kB of text, nearly all of them literals."""
@@ -125,11 +126,11 @@ def evaluate(
         if compiled.statement is not None:
             evaluation.execution_mode = semconv.PUSHDOWN
             evaluation.statement_summary = compiled.statement.summary
-            watch = compiled.watches.get(None)
+            watch = compiled.known.last[1]
             if watch is not None and watch.calm and not DRIVERS.active:
-                evaluation.known = compiled.watches
+                evaluation.unexpected = compiled.known
             else:
-                recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
+                recorder.expect(evaluation, compiled.known if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
             rows = _started(evaluation, recorder, lambda: database.execute(compiled.statement))
         else:
@@ -138,7 +139,7 @@ def evaluate(
             evaluation.obstacle = compiled.obstacle
             evaluation.engine_name, evaluation.engine_version = memory.ENGINE, memory.engine_version()
             evaluation.statement_summary = f"SELECT {compiled.resource_type}"
-            recorder.expect(evaluation, compiled.watches if evaluation.compiled_before else None)
+            recorder.expect(evaluation, compiled.known if evaluation.compiled_before else None)
             started_ns = perf_counter_ns()
             resources = _started(evaluation, recorder, lambda: database.resources(compiled.resource_type))
             with_operators = evaluation.detail == semconv.OPERATOR_DETAIL

@@ -18,8 +18,7 @@ from fhirpath_otel.telemetry.evaluation import Decision, Evaluation
 from fhirpath_otel.telemetry.governor import Costs, Governor
 from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.redaction import template_from
-from fhirpath_otel.telemetry.watch import CALLS_BATCH, NEVER, Watch
-from fhirpath_otel.telemetry.watches import Kind
+from fhirpath_otel.telemetry.watch import CALLS_BATCH, NEVER, Known
 
 ROUNDS = 9
 EVALUATIONS = 64
@@ -27,7 +26,7 @@ EVALUATIONS = 64
 _TEMPLATE = template_from("calibration")
 _DROP = Decision(False, semconv.NOT_SELECTED)
 _NO_ITEMS: list[Any] = []
-_known: dict[Kind | None, Watch] = {}
+_known = Known()
 
 
 class _Nowhere:

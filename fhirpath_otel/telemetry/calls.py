@@ -16,14 +16,13 @@ from opentelemetry import context as otel_context
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.evaluation import Evaluation
-from fhirpath_otel.telemetry.watch import CALLS_BATCH, Turn
+from fhirpath_otel.telemetry.watch import CALLS_BATCH, Known, Turn
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
     from fhirpath_otel.telemetry.recorder import Recorder
     from fhirpath_otel.telemetry.watch import Watch
-    from fhirpath_otel.telemetry.watches import Kind
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -73,20 +72,18 @@ def watch_calls(
             try:
                 result = function(*arguments, **named)
             except BaseException as error:
-                calls.late(watch, started_ns, weight, type(error).__name__)
+                calls.late(watch, started_ns, weight, type(error).__name__, unpaid=unpaid)
                 raise
-            if unpaid:
-                watch.leave_unpaid()
             return result
         begin(None)
         try:
             result = function(*arguments, **named)
         except BaseException as error:
-            calls.late(watch, started_ns, weight, type(error).__name__, begun=True)
+            calls.late(watch, started_ns, weight, type(error).__name__, begun=True, unpaid=unpaid)
             raise
         duration_ns = clock() - started_ns
         if duration_ns > watch.limit_ns:
-            calls.late(watch, started_ns, weight, None, result, begun=True)
+            calls.late(watch, started_ns, weight, None, result, begun=True, unpaid=unpaid)
         else:
             if weight == 1:
                 note(duration_ns)
@@ -96,8 +93,6 @@ def watch_calls(
                     count(1)
             else:
                 watch.weighed.append((duration_ns, _size(result), weight))
-            if unpaid:
-                watch.leave_unpaid()
             if active:
                 active.pop()
         return result
@@ -130,13 +125,12 @@ class _Calls:
         self._function = function
         self._describe = describe
         self._with_operators = with_operators
-        self._known: dict[Kind | None, Watch] = {}
+        self._known = Known()
         self.last = _NONE
 
     def find(self, context: Context) -> Last:
         """The watch for calls in this context; None before the first of them was judged."""
-        kind = self._recorder.caller_kind(context)
-        watch = None if kind is None else self._known.get(kind)
+        watch = self._known.find(context, self._recorder.caller_kind(context), self)
         if watch is not None:
             watch.only_stage, watch.has_operators = semconv.IN_MEMORY, self._with_operators is not None
             self.last = (weakref.ref(context), watch, watch.durations.append, watch.results.append)
@@ -180,6 +174,7 @@ class _Calls:
         result: Any = (),
         *,
         begun: bool = False,
+        unpaid: bool = False,
     ) -> None:
         """Judges a call that turned out not to be ordinary; `begun` says that it was counted as active."""
         watch.judge_instead(weight)
@@ -189,6 +184,7 @@ class _Calls:
             self._recorder.active.append(None)
         self._describe(evaluation)
         evaluation.watch, evaluation.drawn, evaluation.detail = watch, False, watch.detail
+        evaluation.unpaid = unpaid
         _end(self._recorder, evaluation, started_ns, error_type, result)
 
 

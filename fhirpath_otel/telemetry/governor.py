@@ -217,8 +217,8 @@ class Governor:
     def choose(self, watch: Watch) -> None:
         """Chooses the detail for an expression whose mean duration is known."""
         self._choose(watch)
-        is_short = 0 < watch.mean_ns < LONG_NS
-        watch.calm = is_short and watch.interval == NEVER and watch.settled and not watch.retired
+        watch.brief = 0 < watch.mean_ns < LONG_NS
+        watch.calm = watch.brief and watch.interval == NEVER and watch.settled and not watch.retired
 
     def _choose(self, watch: Watch) -> None:
         if self.detail != semconv.AUTO:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.metrics import Instruments
     from fhirpath_otel.telemetry.own_tracer import OwnTracer
     from fhirpath_otel.telemetry.redaction import Disclosure
-    from fhirpath_otel.telemetry.watch import Watch
+    from fhirpath_otel.telemetry.watch import Known, Watch
     from fhirpath_otel.telemetry.watches import Callers, Kind, Watches
 
 Analyse = Callable[[Evaluation], tuple[Finding, ...]]
@@ -112,13 +112,13 @@ class Judge:
             return write_spans(tracer, evaluation, decision, self.disclosure, with_stages=with_stages)
         return _not_kept(decision.reason), None
 
-    def _watch(self, evaluation: Evaluation, kind: Kind, known: dict[Kind | None, Watch]) -> Watch | None:
+    def _watch(self, evaluation: Evaluation, kind: Kind, known: Known) -> Watch | None:
         """The watch for the evaluations that follow this one."""
         watch = None if self.watches is None else self.watches.watch(evaluation, kind)
         if watch is not None:
             if self.governor.detail != semconv.AUTO:
                 self.governor.choose(watch)
-            known[kind] = known[None] = watch
+            known.by_kind[kind] = watch
         return watch
 
 

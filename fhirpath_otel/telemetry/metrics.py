@@ -169,7 +169,11 @@ class Instruments:
             most = MAX_WATCHES if expression is None else MAX_WATCHES - SHARED_WATCHES
             if not self._measures() or len(self._watches) >= most:
                 return None
-            watch = Watch(expression, self._routes.route(evaluation, outcome), outcome, passes, affords)
+            route, stages = (
+                self._routes.route(evaluation, outcome),
+                tuple(stage[0] for stage in evaluation.stages),
+            )
+            watch = Watch(expression, route, outcome, passes, affords, stages=stages)
             self._watches.append(watch)
         return watch
 
@@ -181,7 +185,7 @@ class Instruments:
     def add_up(self, watch: Watch) -> None:
         """Adds up what waits at a watch, unless another thread is adding up."""
         most = MOST if watch.only_stage is None else CALLS_MOST
-        if self._lock.acquire(blocking=len(watch.durations) >= most):
+        if self._lock.acquire(blocking=watch.waiting() >= most):
             try:
                 self._add_notes(watch)
             finally:
@@ -242,16 +246,19 @@ class Instruments:
         """Adds what waits at a watch to its series. Callers hold the lock."""
         began_ns = thread_time_ns()
         untimed = watch.unaccounted()
-        durations, weighed = drained(watch.durations), drained(watch.weighed)
+        noted = drained(watch.noted)
+        durations, weighed = noted[:: watch.width] + drained(watch.durations), drained(watch.weighed)
         evaluations = len(durations) + sum(weight for *_, weight in weighed) + untimed
         if not evaluations:
             return
         try:
             durations.sort()
-            detailed = self._add_stages(watch)
-            self._add_sums(watch, durations, sorted(drained(watch.results)))
-            for duration_ns, results, weight in weighed:
-                self._add_sums(watch, [duration_ns], [results], weight)
+            detailed = len(noted) // watch.width
+            self._add_stages(watch, noted)
+            counts = [count for count in noted[1 :: watch.width] if count >= 0] + drained(watch.results)
+            self._add_sums(watch, durations, sorted(counts))
+            for duration_ns, count, weight in weighed:
+                self._add_sums(watch, [duration_ns], [count], weight)
             if untimed:
                 # They await the next one that is timed; until now the mean stands for them.
                 self._add_sums(watch, [round(watch.mean_ns)], [], untimed)
@@ -259,7 +266,7 @@ class Instruments:
                 durations = sorted([*durations, *(call[0] for call in weighed)])
             timed = len(durations)
             self._count(watch, durations, evaluations)
-            detailed = timed if watch.only_stage is not None else min(detailed, timed)
+            detailed = timed if watch.only_stage is not None else detailed
             self._count_detail(semconv.STAGE_DETAIL, detailed)
             self._count_detail(semconv.BASIC, timed - detailed)
             self._count_detail(semconv.COUNTED, evaluations - timed)
@@ -276,24 +283,18 @@ class Instruments:
         if route.results is not None:
             route.results.note_all(results, weight)
 
-    def _add_stages(self, watch: Watch) -> int:
-        """Returns of how many evaluations there were stages."""
-        evaluations = 0
-        for stage, waiting in list(watch.stages.items()):
-            if waiting:
-                values = sorted(drained(waiting))
-                evaluations = max(evaluations, len(values))
-                watch.route.stages[stage].note_all(values)
-                if stage == semconv.SQL and watch.route.database is not None:
-                    watch.route.database.note_all(values)
-        return evaluations
+    def _add_stages(self, watch: Watch, noted: list[int]) -> None:
+        for place, stage in enumerate(watch.stages, 2):
+            values = sorted(noted[place :: watch.width])
+            watch.route.stages[stage].note_all(values)
+            if stage == semconv.SQL and watch.route.database is not None:
+                watch.route.database.note_all(values)
 
     def _count(self, watch: Watch, durations: list[int], evaluations: int) -> None:
         """Counts what became of the traces: some would have been kept, had that been paid."""
         route = watch.route
         slow = len(durations) - bisect_right(durations, watch.usual_ns)
-        unpaid = min(watch.unpaid, evaluations - slow)
-        watch.unpaid -= unpaid
+        unpaid = watch.take_unpaid(evaluations - slow)
         route.traces.add(None, evaluations - slow - unpaid)
         for reason, count in ((semconv.SLOW, slow), (semconv.BASELINE, unpaid)):
             if count:

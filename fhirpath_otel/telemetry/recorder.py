@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns, thread_time_ns
@@ -26,14 +25,14 @@ from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.evaluation import Decision, Evaluation, Outcome
 from fhirpath_otel.telemetry.finding import Finding
 from fhirpath_otel.telemetry.governor import Governor
-from fhirpath_otel.telemetry.judge import EMPTY, Analyse, Decide, Judge
+from fhirpath_otel.telemetry.judge import Analyse, Decide, Judge
 from fhirpath_otel.telemetry.memory_metrics import MemoryMetrics
 from fhirpath_otel.telemetry.memory_sampler import MemorySampler
 from fhirpath_otel.telemetry.metrics import Instruments
 from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
-from fhirpath_otel.telemetry.watch import BATCH, LONG_NS, Ordinary, Turn, Watch
+from fhirpath_otel.telemetry.watch import BATCH, Known, Ordinary, Turn, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
 if TYPE_CHECKING:
@@ -44,6 +43,9 @@ __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
 MayFind = Callable[[Evaluation, bool], bool]
 """Whether `Analyse` may find anything in evaluations such as this one, below a caller's span or not."""
 
+
+# Looked up in every evaluation: in another module it takes twice as long.
+_BASIC, _SQL, _IN_MEMORY = semconv.BASIC, semconv.SQL, semconv.IN_MEMORY
 
 _UNKNOWN = object()
 _metrics_api = sys.modules.get("opentelemetry.metrics._internal")
@@ -58,10 +60,6 @@ _LOST = Outcome(False, semconv.DROPPED, semconv.INTERNAL_ERROR)
 
 def _finds_nothing(_: Evaluation) -> tuple[Finding, ...]:
     return ()
-
-
-def _nobody() -> None:
-    return None
 
 
 def _may_find_always(_: Evaluation, __: bool) -> bool:
@@ -138,7 +136,6 @@ class Recorder:
             else Watches(self._ordinary, self._instruments, self._may_find, self._governor.affords_trace)
         )
         self._callers = Callers(self._dimensions)
-        self._last: tuple[Callable[[], Context | None], Caller] = _nobody, self._callers.caller(EMPTY)
         resident = self._resident
         self._judge = Judge(
             decide=self._decide,
@@ -184,56 +181,48 @@ class Recorder:
             return Evaluation()
         return evaluation
 
-    def expect(
-        self, evaluation: Evaluation, known: dict[Kind | None, Watch] | None = None, turn: Turn | None = None
-    ) -> None:
+    def expect(self, evaluation: Evaluation, known: Known | None = None, turn: Turn | None = None) -> None:
         """Says how much is recorded of an evaluation, in its `detail`; to be called before it is executed.
 
-        It has to have all notes by then that say what is evaluated. Who evaluates the same again keeps `known` with
-        what is evaluated: without it, or without this call, each evaluation is judged by itself. There a `calm` watch
-        at None says that nothing has to be known before it runs: then it is enough to note `known`. A `turn` is what
-        falls on it, where that was asked before.
+        It has to have all notes by then that say what is evaluated. Who evaluates the same again, in the same stages,
+        keeps `known` with what is evaluated: without it, or without this call, each evaluation is judged by itself.
+        If the watch that was found there last is `calm`, nothing has to be known before it runs: then it is enough to
+        note `known` as `unexpected`. A `turn` is what falls on it, where that was asked before.
         """
         # Written out, like `finish`: between two statements of a database each call of a function takes 1 µs.
         try:
             context = evaluation.context
             if turn is None and known is not None and context is not None:
-                last, caller = self._last
-                if last() is not context:
-                    caller = self._remember(context)
-                watch = None if caller.kind is None else known.get(caller.kind)
-                if watch is not None and 0 < watch.mean_ns < LONG_NS and next(watch.passes, False):
-                    evaluation.ordinary = evaluation.watch = watch
-                    if watch.detail is not semconv.STAGE_DETAIL:
-                        evaluation.detail = watch.detail
+                seen, watch, owner = known.last
+                if (
+                    watch is not None
+                    and owner is self._instruments
+                    and watch.brief
+                    and seen() is context
+                    and next(watch.passes, False)
+                ):
+                    evaluation.ordinary = watch
                     return
             self._expect(evaluation, known, turn)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
 
-    def _expect(
-        self, evaluation: Evaluation, known: dict[Kind | None, Watch] | None, turn: Turn | None
-    ) -> None:
+    def _expect(self, evaluation: Evaluation, known: Known | None, turn: Turn | None) -> None:
         context, watch = evaluation.context, None
         if context is not None and known is not None and self._watches is not None:
             caller = evaluation.from_caller = self._callers.caller(context)
-            watch = None if caller.kind is None else known.get(caller.kind)
+            watch = known.find(context, caller.kind, self._instruments)
             evaluation.known = known
         if watch is None:
             evaluation.detail = self._governor.first_detail()
         else:
             watch.tell(evaluation, watch.next_turn() if turn is None else turn)
-            if 0 < watch.mean_ns < LONG_NS:
+            if watch.brief:
                 return
         if self.memory is not None and context is not None:
             self.memory.begin(evaluation, self.memory.expects_long(evaluation))
             if evaluation.memory_track is not None:
                 evaluation.ordinary = None
-
-    def _remember(self, context: Context) -> Caller:
-        caller = self._callers.caller(context)
-        self._last = weakref.ref(context), caller
-        return caller
 
     def caller(self, context: Context) -> Caller:
         """What a context says of its caller."""
@@ -249,86 +238,97 @@ class Recorder:
 
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
+        watch = evaluation.ordinary
+        if watch is None and evaluation.unexpected is not None:
+            seen, found, owner = evaluation.unexpected.last
+            if (
+                found is not None
+                and owner is self._instruments
+                and seen() is evaluation.context
+                and next(found.passes, False)
+            ):
+                watch = evaluation.ordinary = found
+                evaluation.unexpected = None
+        if watch is None or error_type is not None or not self.recording:
+            return self._finish_rare(evaluation, error_type)
+        try:
+            ended_ns = evaluation.end_ns or perf_counter_ns()
+            consumer_ns = evaluation.consumer_ns
+            if consumer_ns is None:
+                consumer_ns = evaluation.unread_ns()
+            duration_ns = ended_ns - evaluation.start_ns - consumer_ns
+            if duration_ns > watch.limit_ns or (watch.asks_rules and self._judge.finds(evaluation, ended_ns)):
+                return self._finish(evaluation, error_type, ended_ns)
+            evaluation.ordinary = evaluation.context = None
+            evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
+            if evaluation.abandoned is self._instruments.abandon and self.active:
+                self.active.pop()
+            evaluation.abandoned = None
+            count = evaluation.result_count
+            if watch.detail is _BASIC or len(evaluation.stages) + 2 != watch.width:
+                watch.durations.append(duration_ns)
+                if count is not None:
+                    watch.results.append(count)
+                is_full = len(watch.durations) >= BATCH
+            else:
+                numbers = [duration_ns, -1 if count is None else count]
+                for stage, begun_ns, stage_ended_ns in evaluation.stages:
+                    active_ns = None
+                    if stage == _SQL:
+                        active_ns = evaluation.sql_active_ns
+                    elif stage == _IN_MEMORY:
+                        active_ns = evaluation.in_memory_active_ns
+                    numbers.append(stage_ended_ns - begun_ns if active_ns is None else active_ns)
+                noted = watch.noted
+                noted.extend(numbers)
+                is_full = len(noted) >= watch.full
+            if is_full:
+                self._governor.finished(perf_counter_ns() - ended_ns)
+                self._instruments.add_up(watch)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+        return evaluation.outcome or self._finish(evaluation, error_type, perf_counter_ns())
+
+    def _finish_rare(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
+        """Ends an evaluation that is not ordinary, or not known to be so yet."""
         if evaluation.outcome is not None:
             return evaluation.outcome
         if evaluation.context is None and not self.recording:  # Nobody listened when it began.
             evaluation.end_ns, evaluation.outcome = perf_counter_ns(), self._silent
             return self._silent
-        ended_ns, watch, outcome = evaluation.end_ns or perf_counter_ns(), evaluation.ordinary, None
-        if watch is None and evaluation.watch is None and evaluation.known is not None:
-            watch = self._find(evaluation, evaluation.known)
-        if watch is not None and error_type is None and self.recording:
-            try:
-                outcome = self._pass(evaluation, watch, ended_ns)
-            except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
-                self._failed(error)
-                outcome = evaluation.outcome
-        if outcome is None:
-            outcome = self._finish(evaluation, error_type, ended_ns)
-        if evaluation.premade is not None:
+        if evaluation.aside is not None:
+            (evaluation.ordinary, evaluation.unexpected), evaluation.aside = evaluation.aside, None
+            outcome = self.finish(evaluation, error_type)
             self._settle_driver(evaluation)
-        return outcome
+            return outcome
+        ended_ns = evaluation.end_ns or perf_counter_ns()
+        if evaluation.unexpected is not None:
+            self._find(evaluation, evaluation.unexpected)
+            if evaluation.ordinary is not None:
+                evaluation.end_ns = ended_ns
+                return self.finish(evaluation, error_type)
+        return self._finish(evaluation, error_type, ended_ns)
 
-    def _find(self, evaluation: Evaluation, known: dict[Kind | None, Watch]) -> Watch | None:
-        """The watch of an ordinary evaluation that was not expected, because nothing had to be known before it ran."""
-        context = evaluation.context
-        if context is None:
-            return None
+    def _find(self, evaluation: Evaluation, known: Known) -> None:
+        """Tells an evaluation that was not expected what falls on it, now that it has ended."""
+        evaluation.known, evaluation.unexpected = known, None
         try:
-            last, caller = self._last
-            if last() is not context:
-                caller = self._remember(context)
-            watch = None if caller.kind is None else known.get(caller.kind)
-            if watch is None:
-                return None
-            if next(watch.passes, False):
-                evaluation.ordinary = evaluation.watch = watch
-                if watch.detail is not semconv.STAGE_DETAIL:
-                    evaluation.detail = watch.detail
-            else:
-                watch.tell(evaluation, watch.turn())
+            context = evaluation.context
+            kind = None if context is None else self._callers.caller(context).kind
+            watch = None if context is None else known.find(context, kind, self._instruments)
+            if watch is not None:
+                watch.tell(evaluation, watch.next_turn())
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
-        return evaluation.ordinary
-
-    def _pass(self, evaluation: Evaluation, watch: Watch, ended_ns: int) -> Outcome | None:
-        """Lets what an evaluation leaves wait to be added up; None if it is not ordinary after all."""
-        consumer_ns = evaluation.consumer_ns
-        if consumer_ns is None:
-            evaluation.end_ns = ended_ns
-            duration_ns = evaluation.active_ns()
-        else:
-            duration_ns = ended_ns - evaluation.start_ns - consumer_ns
-        if duration_ns > watch.limit_ns or (watch.asks_rules and self._judge.finds(evaluation, ended_ns)):
-            return None
-        evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
-        evaluation.context = None
-        if evaluation.unpaid:
-            watch.leave_unpaid()
-        if evaluation.abandoned is self._instruments.abandon and self.active:
-            self.active.pop()
-        evaluation.abandoned = None
-        if evaluation.detail != semconv.BASIC:
-            for stage, begun_ns, end_ns in evaluation.stages:
-                active_ns = None
-                if stage == semconv.SQL:
-                    active_ns = evaluation.sql_active_ns
-                elif stage == semconv.IN_MEMORY:
-                    active_ns = evaluation.in_memory_active_ns
-                watch.stages[stage].append(end_ns - begun_ns if active_ns is None else active_ns)
-        if evaluation.result_count is not None:
-            watch.results.append(evaluation.result_count)
-        waiting = watch.durations
-        waiting.append(duration_ns)
-        if len(waiting) >= BATCH:
-            self._governor.finished(perf_counter_ns() - ended_ns)
-            self._instruments.add_up(watch)
-        return evaluation.outcome
 
     def _finish(self, evaluation: Evaluation, error_type: str | None, ended_ns: int) -> Outcome:
         """As above, of one that has to be judged."""
-        evaluation.end_ns, evaluation.outcome = ended_ns, _LOST
+        evaluation.end_ns, evaluation.outcome, ordinary = ended_ns, _LOST, evaluation.ordinary
         try:
+            if ordinary is not None and evaluation.watch is None:
+                evaluation.watch, evaluation.detail = ordinary, ordinary.detail
+            if evaluation.unpaid and evaluation.watch is not None:
+                evaluation.watch.judge_unpaid()
             if evaluation.context is not None:
                 self._instruments.ended(evaluation)
             if not self.is_recording():
@@ -367,6 +367,8 @@ class Recorder:
         try:
             sampler = self._ordinary if evaluation.drawn else None
             randomness = None if sampler is None else sampler.randomness()
+            evaluation.aside = evaluation.ordinary, evaluation.unexpected
+            evaluation.ordinary = evaluation.unexpected = None
             return DRIVERS.open(evaluation, self._own.ids(), randomness)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import defaultdict, deque
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice, repeat
 from operator import length_hint
@@ -21,8 +22,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from fhirpath_otel import semconv
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
     from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
     from fhirpath_otel.telemetry.routes import Route
+    from fhirpath_otel.telemetry.watches import Kind
 
 BATCH = 128
 """Evaluations of one expression that are added up at once. Adding up fewer costs more, as caches are cold."""
@@ -76,7 +80,7 @@ class Ordinary(Protocol):
 class Turn(NamedTuple):
     """What falls on one evaluation: the baseline's draw, the turn to be recorded in more detail.
 
-    A draw may be `unpaid`: then the evaluation is ordinary, and counted as suppressed if it stays so.
+    A draw may be `unpaid`: then the evaluation is ordinary, and counted as suppressed unless it turns out otherwise.
     """
 
     drawn: bool = False
@@ -87,8 +91,33 @@ class Turn(NamedTuple):
 _NOTHING = Turn()
 
 
+def _nobody() -> None:
+    return None
+
+
 def _always() -> bool:
     return True
+
+
+class Known:
+    """The watches of what is evaluated again and again, by the kinds of its callers. Threads may share it.
+
+    `last` is the context of the last evaluation, the watch that was found for it, and whose watch that is: several
+    recorders may share what is compiled.
+    """
+
+    __slots__ = ("by_kind", "last")
+
+    def __init__(self) -> None:
+        self.by_kind: dict[Kind, Watch] = {}
+        self.last: tuple[Callable[[], Context | None], Watch | None, object] = (_nobody, None, None)
+
+    def find(self, context: Context, kind: Kind | None, owner: object) -> Watch | None:
+        """The owner's watch for callers of this kind, whose context this is."""
+        watch = None if kind is None else self.by_kind.get(kind)
+        if watch is not None:
+            self.last = weakref.ref(context), watch, owner
+        return watch
 
 
 class Watch:
@@ -99,11 +128,13 @@ class Watch:
     is more, traces of slow ones cannot be paid now. `unpaid` are the draws that could not be paid, until they are
     counted. `expression` is None where several share it. `marks` are the calls of operators in one evaluation.
     `only_stage` is that of engines whose evaluation is one call; `has_operators` says that operators can be recorded,
-    `asks_rules` that a rule may find something, `calm` that nothing has to be known of an evaluation before it runs.
+    `asks_rules` that a rule may find something, `brief` that memory is not watched, `calm` that nothing has to be known
+    of an evaluation before it runs.
 
-    What waits to be added up: `durations` and `results` of ordinary evaluations, the nanoseconds of their `stages`;
-    `weighed` are calls that stand for more than themselves, with duration, results and weight. All of it are numbers:
-    lists and tuples would keep the garbage collector busy.
+    What waits to be added up: `noted` are `width` numbers of each ordinary evaluation, namely its duration, its results
+    and the nanoseconds of each of its `stages`; without stages `durations` and `results`; `weighed` are calls that
+    stand for more than themselves, with duration, results and weight. All but these are numbers: lists and tuples would
+    keep the garbage collector busy.
     """
 
     __slots__ = (
@@ -116,17 +147,20 @@ class Watch:
         "_to_detail",
         "_to_draw",
         "asks_rules",
+        "brief",
         "calm",
         "changed_at",
         "changed_mean_ns",
         "detail",
         "durations",
         "expression",
+        "full",
         "has_operators",
         "interval",
         "limit_ns",
         "marks",
         "mean_ns",
+        "noted",
         "only_stage",
         "outcome",
         "passes",
@@ -141,6 +175,7 @@ class Watch:
         "untimed",
         "usual_ns",
         "weighed",
+        "width",
     )
 
     def __init__(
@@ -150,12 +185,14 @@ class Watch:
         outcome: Outcome,
         passes: Callable[[], int] | None,
         affords: Callable[[], bool] = _always,
+        *,
+        stages: tuple[str, ...] = (),
     ) -> None:
         self.expression = expression
         self.route = route
         self.outcome = outcome
         self.asks_rules = True
-        self.calm = False
+        self.brief = self.calm = False
         self.only_stage: str | None = None
         self.has_operators = False
         self.detail = semconv.STAGE_DETAIL
@@ -170,7 +207,10 @@ class Watch:
         self.changed_mean_ns = 0.0
         self.settled = True
         self.retired = False
-        self.stages: dict[str, deque[int]] = defaultdict(deque)
+        self.stages = stages
+        self.width = 2 + len(stages)
+        self.full = BATCH * self.width
+        self.noted: deque[int] = deque()
         self.durations: deque[int] = deque()
         self.results: deque[int] = deque()
         self.weighed: deque[tuple[int, int, int]] = deque()
@@ -195,7 +235,8 @@ class Watch:
             self._to_detail = self._next_turn() if turn.detailed else self._to_detail - 1
             self._begin_passes()
             if turn.drawn and not self._affords():
-                turn = Turn(False, turn.detailed, True)
+                turn = Turn(False, turn.detailed, unpaid=not turn.detailed)
+                self.unpaid += turn.unpaid
         return turn
 
     def next_turn(self) -> Turn:
@@ -229,7 +270,7 @@ class Watch:
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
-        self.retired, self.calm, self.passes = True, False, repeat(True, 0)
+        self.retired, self.brief, self.calm, self.passes = True, False, False, repeat(True, 0)
 
     def settle(self, settled: bool) -> None:
         """Whether the sampler is done with what it does at the first sighting."""
@@ -265,18 +306,29 @@ class Watch:
 
     def is_idle(self) -> bool:
         """Whether there is nothing to add up."""
-        return not (self.durations or self.weighed or self._round)
+        return not (self.noted or self.durations or self.weighed or self._round)
 
-    def leave_unpaid(self) -> None:
-        """Counts an ordinary evaluation that the baseline drew, and whose trace cannot be paid."""
+    def waiting(self) -> int:
+        """How many evaluations wait to be added up."""
+        return len(self.noted) // self.width + len(self.durations) + len(self.weighed)
+
+    def take_unpaid(self, most: int) -> int:
+        """The draws that could not be paid, at most so many, to be counted."""
         with self._lock:
-            self.unpaid += 1
+            taken = max(0, min(self.unpaid, most))
+            self.unpaid -= taken
+        return taken
+
+    def judge_unpaid(self) -> None:
+        """Takes back an unpaid draw, as the evaluation is judged after all."""
+        with self._lock:
+            self.unpaid -= 1
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""
         self._lock = Lock()
         self.weighed.clear()
-        for waiting in (self.durations, self.results, *self.stages.values()):
+        for waiting in (self.noted, self.durations, self.results):
             waiting.clear()
         self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)

@@ -45,8 +45,8 @@ def test_pairs_are_run_in_turn_and_the_pilot_of_a_bar_is_thrown_away(monkeypatch
     monkeypatch.setattr(harness, "cpu_seconds", lambda function: function() or 1.0 + len(runs) % 2 / 1e3)
     found = harness.ratio_to_bar(lambda: runs.append("a"), lambda: runs.append("b"), 1.5, 10, (20, 40))
     assert found.pairs == 20
-    assert len(runs) == 2 * (1 + 10 + 1 + 20)
-    assert runs[2:10] == ["a", "b", "b", "a", "a", "b", "b", "a"]
+    assert len(runs) == 2 * (2 + 10 + 2 + 20)
+    assert runs[4:12] == ["a", "b", "b", "a", "a", "b", "b", "a"]
     assert found.totals.low <= found.totals.value <= found.totals.high
 
 

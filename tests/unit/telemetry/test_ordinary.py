@@ -17,6 +17,7 @@ from fhirpath_otel.telemetry import metrics, watches
 from fhirpath_otel.telemetry.governor import Costs, Governor
 from fhirpath_otel.telemetry.redaction import template_from
 from fhirpath_otel.telemetry.tracestate import RANGE, randomness_of, threshold_in, threshold_of
+from fhirpath_otel.telemetry.watch import Known
 
 FREE = Costs(counted=0.0, call=0.0, basic=0.0, stages=0.0, judged=0.0, trace=1.0, fold=0.0)
 
@@ -69,10 +70,10 @@ def total(telemetry, name):
 
 
 def test_ordinary_evaluations_are_in_every_metric(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.0), {}
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(500):
         evaluate(telemetry, known)
-    assert len(set(known.values())) == 1
+    assert len(set(known.by_kind.values())) == 1
     for name in ("evaluation.duration", "result.count"):
         assert total(telemetry, f"fhirpath.{name}") == 500
     assert {point.count for point in telemetry.points("fhirpath.stage.duration")} == {500}
@@ -88,7 +89,7 @@ def test_ordinary_evaluations_are_in_every_metric(make_watching):
 @pytest.mark.parametrize("rate", [1e9, 40])
 def test_adjusted_counts_add_up_to_all_evaluations_with_and_without_suppression(make_watching, rate):
     """Without suppression 20,000 ± 4 standard deviations; what is suppressed at the end stands for nobody yet."""
-    telemetry, known = make_watching(rate, baseline_rate=0.05), {}
+    telemetry, known = make_watching(rate, baseline_rate=0.05), Known()
     for _ in range(20_000):
         evaluate(telemetry, known)
     kept = roots(telemetry)
@@ -103,7 +104,7 @@ def test_adjusted_counts_add_up_to_all_evaluations_with_and_without_suppression(
 
 
 def test_what_is_drawn_before_it_begins_ends_in_a_trace_id_that_fits(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.1), {}
+    telemetry, known = make_watching(baseline_rate=0.1), Known()
     for _ in range(600):
         evaluate(telemetry, known)
     kept = [root for root in roots(telemetry) if root.attributes["fhirpath.sampling.reason"] == "baseline"]
@@ -116,7 +117,7 @@ def test_what_is_drawn_before_it_begins_ends_in_a_trace_id_that_fits(make_watchi
 
 
 def test_exemplars_point_only_at_traces_that_were_exported(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.02), {}
+    telemetry, known = make_watching(baseline_rate=0.02), Known()
     tracer = telemetry.tracer_provider.get_tracer("host")
     for number in range(1_500):
         with tracer.start_as_current_span("request"):
@@ -138,7 +139,7 @@ def test_exemplars_point_only_at_traces_that_were_exported(make_watching):
 
 
 def test_one_that_took_longer_than_usual_is_judged(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.0, slow_threshold=60), {}
+    telemetry, known = make_watching(baseline_rate=0.0, slow_threshold=60), Known()
     chance = random.Random(5)  # noqa: S311
     for _ in range(1_024):
         evaluation = telemetry.recorder.begin()
@@ -158,7 +159,7 @@ def test_one_that_took_longer_than_usual_is_judged(make_watching):
 
 
 def test_a_loop_below_a_callers_span_is_found(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.0), {}
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
     tracer = telemetry.tracer_provider.get_tracer("host")
     evaluate(telemetry, known)
     with tracer.start_as_current_span("request"):
@@ -175,7 +176,7 @@ def caller(threshold, randomness):
 
 
 def test_below_a_caller_with_a_threshold_its_trace_decides_about_the_baseline(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.25), {}
+    telemetry, known = make_watching(baseline_rate=0.25), Known()
     evaluate(telemetry, known)
     low, high = threshold_of(0.5), threshold_of(0.25)
     with trace.use_span(caller(low, high + 5)):
@@ -185,7 +186,7 @@ def test_below_a_caller_with_a_threshold_its_trace_decides_about_the_baseline(ma
 
 
 def test_a_first_sighting_that_was_suppressed_is_kept_later(make_watching):
-    telemetry, known, other = make_watching(1.0, baseline_rate=0.0), {}, {}
+    telemetry, known, other = make_watching(1.0, baseline_rate=0.0), Known(), Known()
     assert evaluate(telemetry, known, "a").kept
     assert evaluate(telemetry, other, "b").decision == semconv.SUPPRESSED
     sampler = telemetry.recorder._judge.decide
@@ -197,7 +198,7 @@ def test_a_first_sighting_that_was_suppressed_is_kept_later(make_watching):
 def test_expressions_beyond_the_cap_share_a_watch(make_watching):
     telemetry = make_watching(baseline_rate=0.0, max_expressions=3)
     telemetry.recorder._instruments._routes._max_expressions = 3
-    known = [{} for _ in range(20)]
+    known = [Known() for _ in range(20)]
     for _ in range(5):
         for number in range(20):
             evaluate(telemetry, known[number], str(number))
@@ -213,7 +214,7 @@ def test_the_number_of_watches_is_bounded(make_watching, monkeypatch):
     monkeypatch.setattr(metrics, "MAX_WATCHES", 5)
     monkeypatch.setattr(metrics, "SHARED_WATCHES", 1)
     telemetry = make_watching(baseline_rate=0.0)
-    known = [{} for _ in range(20)]
+    known = [Known() for _ in range(20)]
     for _ in range(3):
         for number in range(20):
             evaluate(telemetry, known[number], str(number))
@@ -226,7 +227,7 @@ def test_values_of_dimensions_are_bounded(make_watching, monkeypatch):
     from opentelemetry import context as otel_context
 
     monkeypatch.setattr(watches, "MAX_DIMENSION_VALUES", 3)
-    telemetry, known = make_watching(baseline_rate=0.0), {}
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
     for number in range(10):
         token = otel_context.attach(baggage.set_baggage("tenant", f"{number}" * 100))
         evaluate(telemetry, known)
@@ -239,7 +240,7 @@ def test_values_of_dimensions_are_bounded(make_watching, monkeypatch):
 
 
 def test_a_pinned_basic_detail_has_no_stages_anywhere(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.1, detail="basic"), {}
+    telemetry, known = make_watching(baseline_rate=0.1, detail="basic"), Known()
     for _ in range(300):
         evaluate(telemetry, known)
     assert not telemetry.points("fhirpath.stage.duration")
@@ -260,7 +261,7 @@ def test_what_was_not_expected_is_judged_by_itself(make_watching):
 
 
 def test_the_share_at_each_level_and_the_interval_are_exported(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.0), {}
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(99):
         evaluate(telemetry, known)
     evaluation = telemetry.recorder.begin()
@@ -276,7 +277,7 @@ def test_the_share_at_each_level_and_the_interval_are_exported(make_watching):
 
 
 def test_an_unpaid_draw_stands_for_nobody_where_the_evaluation_then_fails(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.1), {}
+    telemetry, known = make_watching(baseline_rate=0.1), Known()
     evaluate(telemetry, known)
     telemetry.recorder._governor.affords_trace = lambda: False
     for watch in telemetry.recorder.watches:
@@ -307,7 +308,7 @@ def test_what_was_suppressed_in_a_parent_is_not_told_by_its_children(make_watchi
 
 
 def test_switched_off_while_one_is_under_way_nothing_stays_active(make_watching):
-    telemetry, known = make_watching(), {}
+    telemetry, known = make_watching(), Known()
     for switched in range(6):
         evaluation = telemetry.recorder.begin()
         telemetry.recorder.set_detail("off")
@@ -346,15 +347,15 @@ def test_a_provider_that_raises_is_not_the_host_s_problem(make_watching, caplog)
 
 
 def test_where_nothing_has_to_be_known_before_it_is_enough_to_note_what_is_evaluated(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.05), {}
+    telemetry, known = make_watching(baseline_rate=0.05), Known()
     for _ in range(300):
         evaluate(telemetry, known)
-    assert known[None].calm
+    assert known.last[1].calm
     for number in range(2_000):
         evaluation = telemetry.recorder.begin()
         evaluation.template = template_from("a")
         evaluation.cache_hit = evaluation.compiled_before = True
-        evaluation.known = known
+        evaluation.unexpected = known
         evaluation.start_ns -= 1_000_000
         telemetry.recorder.finish(evaluation, "Oops" if number % 100 == 50 else None)
     assert total(telemetry, "fhirpath.evaluation.duration") == 2_300
@@ -366,12 +367,21 @@ def test_where_nothing_has_to_be_known_before_it_is_enough_to_note_what_is_evalu
 
 
 def test_one_whose_operators_are_due_is_not_calm(make_watching):
-    telemetry, known = make_watching(baseline_rate=0.0), {}
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(300):
         evaluate(telemetry, known, sql=False)
-    assert not known[None].calm
-    telemetry, known = make_watching(baseline_rate=0.0), {}
+    assert not known.last[1].calm
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(300):
         evaluate(telemetry, known)
     telemetry.recorder.set_detail("operators")
-    assert not known[None].calm
+    assert not known.last[1].calm
+
+
+def test_recorders_that_share_what_is_compiled_count_apart(make_watching):
+    one, other, known = make_watching(baseline_rate=0.0), make_watching(baseline_rate=0.0), Known()
+    for _ in range(150):
+        evaluate(one, known)
+        evaluate(other, known)
+    for telemetry in (one, other):
+        assert total(telemetry, "fhirpath.evaluation.duration") == 150

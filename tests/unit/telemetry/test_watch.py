@@ -112,12 +112,12 @@ def test_what_waits_is_taken_once_and_forgotten_in_a_forked_child():
     watching.durations.extend((3, 1, 2))
     assert drained(watching.durations) == [3, 1, 2]
     assert drained(watching.durations) == []
-    for waiting in (watching.durations, watching.results, watching.stages["sql"]):
+    for waiting in (watching.durations, watching.results, watching.noted):
         waiting.append(1)
     watching.set_detail("basic", "basic", NEVER, 5)
     next(watching.untimed)
     watching.forget()
-    assert not any((watching.durations, watching.results, watching.stages["sql"]))
+    assert not any((watching.durations, watching.results, watching.noted))
     assert watching.unaccounted() == 0
 
 
