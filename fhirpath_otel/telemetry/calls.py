@@ -43,12 +43,7 @@ def watch_calls(
     returns, raises and is named stays as it is.
     """
     calls = _Calls(recorder, function, describe, with_operators)
-    active, begin, get_current, clock = (
-        recorder.active,
-        recorder.active.append,
-        otel_context.get_current,
-        perf_counter_ns,
-    )
+    begun, get_current, clock = recorder.under_way.begun, otel_context.get_current, perf_counter_ns
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -75,7 +70,7 @@ def watch_calls(
                 calls.late(watch, started_ns, weight, type(error).__name__, unpaid=unpaid)
                 raise
             return result
-        begin(None)
+        next(begun)
         try:
             result = function(*arguments, **named)
         except BaseException as error:
@@ -84,17 +79,14 @@ def watch_calls(
         duration_ns = clock() - started_ns
         if duration_ns > watch.limit_ns:
             calls.late(watch, started_ns, weight, None, result, begun=True, unpaid=unpaid)
+        elif weight == 1:
+            note(duration_ns)
+            try:
+                count(len(result))
+            except TypeError:
+                count(1)
         else:
-            if weight == 1:
-                note(duration_ns)
-                try:
-                    count(len(result))
-                except TypeError:
-                    count(1)
-            else:
-                watch.weighed.append((duration_ns, _size(result), weight))
-            if active:
-                active.pop()
+            watch.weighed.append((duration_ns, _size(result), weight))
         return result
 
     return call  # type: ignore[return-value]
@@ -181,7 +173,7 @@ class _Calls:
         evaluation = Evaluation(otel_context.get_current())
         evaluation.start_ns = started_ns
         if not begun:
-            self._recorder.active.append(None)
+            next(self._recorder.under_way.begun)
         self._describe(evaluation)
         evaluation.watch, evaluation.drawn, evaluation.detail = watch, False, watch.detail
         evaluation.unpaid = unpaid

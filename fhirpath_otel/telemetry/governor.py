@@ -192,7 +192,7 @@ class Governor:
 
     def finished(self, spent_ns: int) -> None:
         """Takes note of what finishing an ordinary evaluation took; the median, as it may be interrupted."""
-        self.costs.finish *= 1.05 if spent_ns > self.costs.finish else 1 / 1.05
+        self.costs.finish *= 1.1 if spent_ns > self.costs.finish else 1 / 1.1
 
     def affords_trace(self) -> bool:
         """Whether the account pays for one more trace."""

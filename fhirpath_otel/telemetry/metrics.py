@@ -8,11 +8,9 @@ kept by thread: appending to a deque is atomic, so there would be no less to add
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from threading import RLock
 from time import thread_time_ns
 from typing import TYPE_CHECKING
@@ -24,6 +22,7 @@ from fhirpath_otel.telemetry import folding
 from fhirpath_otel.telemetry.forks import call_around_forks
 from fhirpath_otel.telemetry.routes import Routes
 from fhirpath_otel.telemetry.series import NO_SPAN
+from fhirpath_otel.telemetry.under_way import UnderWay
 from fhirpath_otel.telemetry.watch import CALLS_MOST, MOST, Watch, drained
 
 if TYPE_CHECKING:
@@ -41,9 +40,6 @@ locking.
 
 MAX_QUEUE = 2_048
 """Evaluations that may wait while another thread adds up; beyond that a caller waits for it."""
-
-MAX_ABANDONED = 1_000_000
-"""Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
 
 MAX_WATCHES = 1_000
 """Watches of one process. Each takes 3 kB, and 15 to 45 kB where it is full of what waits."""
@@ -63,7 +59,7 @@ class Instruments:
     `learn` is told of the ordinary evaluations that were added up, `suppressed` of those among them whose trace would
     have been kept for a reason, had it been paid. `ratio` says what telemetry costs, `catch_up` ends what is to be
     ended before metrics are collected.
-    `active` is where evaluations that are under way are counted, if that is known elsewhere.
+    `under_way` counts evaluations, if they begin elsewhere.
     """
 
     def __init__(
@@ -76,7 +72,7 @@ class Instruments:
         *,
         suppressed: Callable[[str, int], None] | None = None,
         catch_up: Callable[[], None] = lambda: None,
-        active: deque[None] | None = None,
+        under_way: UnderWay | None = None,
     ) -> None:
         self._routes = Routes(meter, disclosure, max_expressions)
         self._histograms, self._counters = self._routes.histograms, self._routes.counters
@@ -84,10 +80,7 @@ class Instruments:
         self._ratio = ratio
         self._suppressed = suppressed or _nobody_asks
         self._catch_up = catch_up
-        # Appending and popping are atomic, so that neither of them needs a lock.
-        self.active: deque[None] = deque() if active is None else active
-        self._abandoned: deque[None] = deque(maxlen=MAX_ABANDONED)
-        self.abandon = partial(self._forgotten, os.getpid())
+        self._under_way = under_way or UnderWay()
         self._queue: deque[Evaluation] = deque()
         self._watches: list[Watch] = []
         self._measured = False
@@ -102,10 +95,9 @@ class Instruments:
 
     def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
-        begun, evaluation.abandoned = evaluation.abandoned, None
         # What a forked child has inherited is not counted here.
-        if (begun is None or begun is self.abandon) and self.active:
-            self.active.pop()
+        if evaluation.forgotten is None or evaluation.forgotten is self._under_way.forgotten:
+            next(self._under_way.ended)
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost."""
@@ -132,21 +124,6 @@ class Instruments:
                 self._add_up()
             finally:
                 self._lock.release()
-
-    def _forgotten(self, begun_in: int) -> None:
-        """Called by a finalizer, so wherever it may be, also within an instrument: takes no lock."""
-        if begun_in != os.getpid():
-            return
-        if self.active:
-            self.active.pop()
-        self._abandoned.append(None)
-
-    def _count_abandoned(self) -> None:
-        count = len(self._abandoned)
-        for _ in range(count):
-            self._abandoned.pop()
-        if count:
-            self.lost(semconv.WHAT_EVALUATION, semconv.NOT_FINISHED, count)
 
     @property
     def watches(self) -> list[Watch]:
@@ -248,6 +225,7 @@ class Instruments:
         untimed = watch.unaccounted()
         noted = drained(watch.noted)
         durations, weighed = noted[:: watch.width] + drained(watch.durations), drained(watch.weighed)
+        self._under_way.added_up += len(durations) + len(weighed)
         evaluations = len(durations) + sum(weight for *_, weight in weighed) + untimed
         if not evaluations:
             return
@@ -336,8 +314,10 @@ class Instruments:
         # The first of our callbacks: the SDK runs all of them before it reads what was recorded.
         self._catch_up()
         self._fold()
-        self._count_abandoned()
-        return [Observation(len(self.active))]
+        forgotten = self._under_way.take_forgotten()
+        if forgotten:
+            self.lost(semconv.WHAT_EVALUATION, semconv.NOT_FINISHED, forgotten)
+        return [Observation(self._under_way.count())]
 
     def _observe_expressions(self, _: CallbackOptions) -> Iterable[Observation]:
         self._fold()
@@ -377,12 +357,10 @@ class Instruments:
     def _in_child(self) -> None:
         """What is under way or waits in the parent is the parent's."""
         self._lock, self._forking = RLock(), False
-        self.active.clear()
-        self._abandoned.clear()
-        self.abandon = partial(self._forgotten, os.getpid())
         self._queue.clear()
         for watch in self._watches:
             watch.forget()
+        self._under_way.inherit()
         for series in (*self._histograms, *self._counters):
             series.clear()
 

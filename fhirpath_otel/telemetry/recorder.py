@@ -32,6 +32,7 @@ from fhirpath_otel.telemetry.metrics import Instruments
 from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
+from fhirpath_otel.telemetry.under_way import UnderWay
 from fhirpath_otel.telemetry.watch import BATCH, Known, Ordinary, Turn, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
@@ -56,6 +57,13 @@ _NO_SDK = Outcome(False, semconv.DROPPED, semconv.NO_SDK)
 _SUPPRESSED_SLOW = Outcome(False, semconv.SUPPRESSED, semconv.SLOW)
 _SWITCHED_OFF = Outcome(False, semconv.DROPPED, semconv.SWITCHED_OFF)
 _LOST = Outcome(False, semconv.DROPPED, semconv.INTERNAL_ERROR)
+
+
+def _set_aside(evaluation: Evaluation) -> None:
+    """Lets an evaluation take the longer way at its end, on which more is done than counting."""
+    if evaluation.aside is None:
+        evaluation.aside = evaluation.ordinary, evaluation.unexpected
+        evaluation.ordinary = evaluation.unexpected = None
 
 
 def _finds_nothing(_: Evaluation) -> tuple[Finding, ...]:
@@ -108,8 +116,7 @@ class Recorder:
         self.databases = OpenDatabases()
         self._resident = ResidentMemory() if watches_memory else None
         self.memory = None if self._resident is None else MemorySampler(self._resident, self.lost)
-        # One for each evaluation that is under way.
-        self.active: deque[None] = deque()
+        self.under_way = UnderWay()
         self._postponed: deque[Evaluation] = deque()
         self._current_context = context_getter()
         self._count_with(self._get_meter())
@@ -128,7 +135,7 @@ class Recorder:
             self._governor.ratio,
             suppressed=None if self._ordinary is None else self._ordinary.suppressed,
             catch_up=self.catch_up,
-            active=self.active,
+            under_way=self.under_way,
         )
         self._watches = (
             None
@@ -174,8 +181,9 @@ class Recorder:
             if not (self.recording or self._listen()):
                 return Evaluation()
             evaluation = Evaluation(self._current_context())
-            self.active.append(None)
-            evaluation.abandoned = self._instruments.abandon
+            under_way = self.under_way
+            next(under_way.begun)
+            evaluation.forgotten = under_way.forgotten
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
             return Evaluation()
@@ -217,12 +225,14 @@ class Recorder:
             evaluation.detail = self._governor.first_detail()
         else:
             watch.tell(evaluation, watch.next_turn() if turn is None else turn)
+            if watch.waiting() >= BATCH:
+                _set_aside(evaluation)
             if watch.brief:
                 return
         if self.memory is not None and context is not None:
             self.memory.begin(evaluation, self.memory.expects_long(evaluation))
             if evaluation.memory_track is not None:
-                evaluation.ordinary = None
+                evaluation.ordinary = evaluation.aside = None
 
     def caller(self, context: Context) -> Caller:
         """What a context says of its caller."""
@@ -257,19 +267,19 @@ class Recorder:
             if consumer_ns is None:
                 consumer_ns = evaluation.unread_ns()
             duration_ns = ended_ns - evaluation.start_ns - consumer_ns
-            if duration_ns > watch.limit_ns or (watch.asks_rules and self._judge.finds(evaluation, ended_ns)):
+            if (
+                duration_ns > watch.limit_ns
+                or evaluation.forgotten is not self.under_way.forgotten
+                or (watch.asks_rules and self._judge.finds(evaluation, ended_ns))
+            ):
                 return self._finish(evaluation, error_type, ended_ns)
             evaluation.ordinary = evaluation.context = None
             evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
-            if evaluation.abandoned is self._instruments.abandon and self.active:
-                self.active.pop()
-            evaluation.abandoned = None
             count = evaluation.result_count
             if watch.detail is _BASIC or len(evaluation.stages) + 2 != watch.width:
                 watch.durations.append(duration_ns)
                 if count is not None:
                     watch.results.append(count)
-                is_full = len(watch.durations) >= BATCH
             else:
                 numbers = [duration_ns, -1 if count is None else count]
                 for stage, begun_ns, stage_ended_ns in evaluation.stages:
@@ -279,12 +289,7 @@ class Recorder:
                     elif stage == _IN_MEMORY:
                         active_ns = evaluation.in_memory_active_ns
                     numbers.append(stage_ended_ns - begun_ns if active_ns is None else active_ns)
-                noted = watch.noted
-                noted.extend(numbers)
-                is_full = len(noted) >= watch.full
-            if is_full:
-                self._governor.finished(perf_counter_ns() - ended_ns)
-                self._instruments.add_up(watch)
+                watch.noted.extend(numbers)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         return evaluation.outcome or self._finish(evaluation, error_type, perf_counter_ns())
@@ -296,18 +301,28 @@ class Recorder:
         if evaluation.context is None and not self.recording:  # Nobody listened when it began.
             evaluation.end_ns, evaluation.outcome = perf_counter_ns(), self._silent
             return self._silent
+        ended_ns, outcome = evaluation.end_ns or perf_counter_ns(), None
         if evaluation.aside is not None:
             (evaluation.ordinary, evaluation.unexpected), evaluation.aside = evaluation.aside, None
-            outcome = self.finish(evaluation, error_type)
-            self._settle_driver(evaluation)
-            return outcome
-        ended_ns = evaluation.end_ns or perf_counter_ns()
         if evaluation.unexpected is not None:
             self._find(evaluation, evaluation.unexpected)
-            if evaluation.ordinary is not None:
-                evaluation.end_ns = ended_ns
-                return self.finish(evaluation, error_type)
-        return self._finish(evaluation, error_type, ended_ns)
+        if evaluation.ordinary is not None and error_type is None and self.recording:
+            evaluation.end_ns = ended_ns
+            outcome = self._finish_ordinary(evaluation, evaluation.ordinary)
+        if outcome is None:
+            outcome = self._finish(evaluation, error_type, ended_ns)
+        if evaluation.premade is not None:
+            self._settle_driver(evaluation)
+        return outcome
+
+    def _finish_ordinary(self, evaluation: Evaluation, watch: Watch) -> Outcome:
+        """Ends one that is ordinary so far, and adds up those that wait if there are enough of them."""
+        began_ns = perf_counter_ns()
+        outcome = self.finish(evaluation)
+        if watch.waiting() >= BATCH:
+            self._governor.finished(perf_counter_ns() - began_ns)
+            self.add_up(watch)
+        return outcome
 
     def _find(self, evaluation: Evaluation, known: Known) -> None:
         """Tells an evaluation that was not expected what falls on it, now that it has ended."""
@@ -367,8 +382,7 @@ class Recorder:
         try:
             sampler = self._ordinary if evaluation.drawn else None
             randomness = None if sampler is None else sampler.randomness()
-            evaluation.aside = evaluation.ordinary, evaluation.unexpected
-            evaluation.ordinary = evaluation.unexpected = None
+            _set_aside(evaluation)
             return DRIVERS.open(evaluation, self._own.ids(), randomness)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)

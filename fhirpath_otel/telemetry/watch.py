@@ -154,7 +154,6 @@ class Watch:
         "detail",
         "durations",
         "expression",
-        "full",
         "has_operators",
         "interval",
         "limit_ns",
@@ -209,7 +208,6 @@ class Watch:
         self.retired = False
         self.stages = stages
         self.width = 2 + len(stages)
-        self.full = BATCH * self.width
         self.noted: deque[int] = deque()
         self.durations: deque[int] = deque()
         self.results: deque[int] = deque()
