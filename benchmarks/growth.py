@@ -75,7 +75,7 @@ def noted(recorder: Any, template: Template) -> Evaluate:
         began_ns = perf_counter_ns()
         evaluation.stages.append((semconv.PARSE, evaluation.start_ns, began_ns))
         evaluation.stages.append((semconv.SQL, began_ns, perf_counter_ns()))
-        evaluation.result_count = 0
+        evaluation.result_count = evaluation.consumer_ns = evaluation.sql_active_ns = 0
         recorder.finish(evaluation)
 
     return evaluate

@@ -161,6 +161,6 @@ def _begun(recorder: Recorder) -> Evaluation:
 
 def _note(evaluation: Evaluation) -> None:
     began_ns = perf_counter_ns()
-    evaluation.result_count = 0
+    evaluation.result_count = evaluation.consumer_ns = evaluation.sql_active_ns = 0
     evaluation.stages.append((semconv.PARSE, evaluation.start_ns, began_ns))
     evaluation.stages.append((semconv.SQL, began_ns, perf_counter_ns()))

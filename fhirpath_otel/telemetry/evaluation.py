@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fhirpath_otel.telemetry.memory_sampler import Track
     from fhirpath_otel.telemetry.operators import OperatorTime
     from fhirpath_otel.telemetry.redaction import Template
+    from fhirpath_otel.telemetry.under_way import UnderWay
     from fhirpath_otel.telemetry.watch import Known, Watch
     from fhirpath_otel.telemetry.watches import Caller
 
@@ -122,8 +123,8 @@ class Evaluation:
     database_temp_peak: int | None = None
 
     is_owned: bool = False  # by who ends it in any case, also when it is collected as garbage
-    forgotten: Callable[[], None] | None = None
-    """Told if this was not finished when nobody has it any more."""
+    under_way: UnderWay | None = None
+    """Where it is counted until it is finished, or forgotten."""
 
     # Filled in when the recorder finishes it.
     duration_ns: int = 0
@@ -142,8 +143,8 @@ class Evaluation:
 
     def __del__(self) -> None:
         # This costs an evaluation 50 ns, a weak reference with a callback 130 ns.
-        if self.outcome is None and self.forgotten is not None and not self.is_owned:
-            self.forgotten()
+        if self.outcome is None and self.under_way is not None and not self.is_owned:
+            self.under_way.forget(self)
 
     def stage_durations(self) -> dict[str, int]:
         """Nanoseconds each stage was active, in the order of the stages."""

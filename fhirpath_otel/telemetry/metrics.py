@@ -95,9 +95,7 @@ class Instruments:
 
     def ended(self, evaluation: Evaluation) -> None:
         """Counts an evaluation as active no more."""
-        # What a forked child has inherited is not counted here.
-        if evaluation.forgotten is None or evaluation.forgotten is self._under_way.forgotten:
-            next(self._under_way.ended)
+        self._under_way.end(evaluation)
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost."""
@@ -223,8 +221,9 @@ class Instruments:
         """Adds what waits at a watch to its series. Callers hold the lock."""
         began_ns = thread_time_ns()
         untimed = watch.unaccounted()
-        noted = drained(watch.noted)
-        durations, weighed = noted[:: watch.width] + drained(watch.durations), drained(watch.weighed)
+        noted, plain = drained(watch.noted), drained(watch.plain)
+        durations = noted[:: watch.width] + plain[::2] + drained(watch.durations)
+        weighed = drained(watch.weighed)
         self._under_way.added_up += len(durations) + len(weighed)
         evaluations = len(durations) + sum(weight for *_, weight in weighed) + untimed
         if not evaluations:
@@ -233,8 +232,8 @@ class Instruments:
             durations.sort()
             detailed = len(noted) // watch.width
             self._add_stages(watch, noted)
-            counts = [count for count in noted[1 :: watch.width] if count >= 0] + drained(watch.results)
-            self._add_sums(watch, durations, sorted(counts))
+            counts = (*noted[1 :: watch.width], *plain[1::2], *drained(watch.results))
+            self._add_sums(watch, durations, sorted(count for count in counts if count >= 0))
             for duration_ns, count, weight in weighed:
                 self._add_sums(watch, [duration_ns], [count], weight)
             if untimed:

@@ -33,7 +33,7 @@ from fhirpath_otel.telemetry.own_tracer import OwnTracer
 from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.under_way import UnderWay
-from fhirpath_otel.telemetry.watch import BATCH, Known, Ordinary, Turn, Watch
+from fhirpath_otel.telemetry.watch import BATCH, PLAIN, SQL_STAGES, Known, Ordinary, Turn, Watch
 from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ __all__ = ["Analyse", "Decide", "Decision", "Evaluation", "Outcome", "Recorder"]
 MayFind = Callable[[Evaluation, bool], bool]
 """Whether `Analyse` may find anything in evaluations such as this one, below a caller's span or not."""
 
-
-# Looked up in every evaluation: in another module it takes twice as long.
-_BASIC, _SQL, _IN_MEMORY = semconv.BASIC, semconv.SQL, semconv.IN_MEMORY
 
 _UNKNOWN = object()
 _metrics_api = sys.modules.get("opentelemetry.metrics._internal")
@@ -183,7 +180,7 @@ class Recorder:
             evaluation = Evaluation(self._current_context())
             under_way = self.under_way
             next(under_way.begun)
-            evaluation.forgotten = under_way.forgotten
+            evaluation.under_way = under_way
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
             return Evaluation()
@@ -259,70 +256,83 @@ class Recorder:
             ):
                 watch = evaluation.ordinary = found
                 evaluation.unexpected = None
-        if watch is None or error_type is not None or not self.recording:
-            return self._finish_rare(evaluation, error_type)
-        try:
-            ended_ns = evaluation.end_ns or perf_counter_ns()
-            consumer_ns = evaluation.consumer_ns
-            if consumer_ns is None:
-                consumer_ns = evaluation.unread_ns()
-            duration_ns = ended_ns - evaluation.start_ns - consumer_ns
-            if (
-                duration_ns > watch.limit_ns
-                or evaluation.forgotten is not self.under_way.forgotten
-                or (watch.asks_rules and self._judge.finds(evaluation, ended_ns))
-            ):
-                return self._finish(evaluation, error_type, ended_ns)
-            evaluation.ordinary = evaluation.context = None
-            evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
-            count = evaluation.result_count
-            if watch.detail is _BASIC or len(evaluation.stages) + 2 != watch.width:
-                watch.durations.append(duration_ns)
-                if count is not None:
-                    watch.results.append(count)
-            else:
-                numbers = [duration_ns, -1 if count is None else count]
-                for stage, begun_ns, stage_ended_ns in evaluation.stages:
-                    active_ns = None
-                    if stage == _SQL:
-                        active_ns = evaluation.sql_active_ns
-                    elif stage == _IN_MEMORY:
-                        active_ns = evaluation.in_memory_active_ns
-                    numbers.append(stage_ended_ns - begun_ns if active_ns is None else active_ns)
-                watch.noted.extend(numbers)
-        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
-            self._failed(error)
-        return evaluation.outcome or self._finish(evaluation, error_type, perf_counter_ns())
+        if watch is not None and error_type is None and self.recording:
+            try:
+                most_ns, note, shape = watch.quick
+                consumer_ns = evaluation.consumer_ns
+                count, sql_ns, stages = evaluation.result_count, evaluation.sql_active_ns, evaluation.stages
+                if consumer_ns is not None and count is not None:
+                    duration_ns = (evaluation.end_ns or perf_counter_ns()) - evaluation.start_ns - consumer_ns
+                    numbers: tuple[int, ...] = ()
+                    if shape == PLAIN:
+                        numbers = duration_ns, count
+                    elif len(stages) == shape and sql_ns is not None:
+                        parse_ns = stages[0][2] - stages[0][1]
+                        if shape == SQL_STAGES:
+                            numbers = duration_ns, count, parse_ns, sql_ns
+                        elif evaluation.in_memory_active_ns is not None:
+                            numbers = duration_ns, count, parse_ns, evaluation.in_memory_active_ns, sql_ns
+                    if numbers and duration_ns <= most_ns:
+                        note(numbers)
+                        evaluation.ordinary = evaluation.context = None
+                        outcome = evaluation.outcome = watch.outcome
+                        return outcome
+            except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+                self._failed(error)
+        return self._finish_rare(evaluation, error_type)
 
     def _finish_rare(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
-        """Ends an evaluation that is not ordinary, or not known to be so yet."""
+        """Ends an evaluation for which the quickest way is not enough."""
         if evaluation.outcome is not None:
             return evaluation.outcome
         if evaluation.context is None and not self.recording:  # Nobody listened when it began.
             evaluation.end_ns, evaluation.outcome = perf_counter_ns(), self._silent
             return self._silent
-        ended_ns, outcome = evaluation.end_ns or perf_counter_ns(), None
+        evaluation.end_ns = evaluation.end_ns or perf_counter_ns()
+        if evaluation.aside is not None or evaluation.unexpected is not None:
+            return self._finish_late(evaluation, error_type)
+        watch, outcome = evaluation.ordinary, None
+        if watch is not None and error_type is None and self.recording:
+            outcome = self._pass(evaluation, watch)
+        return outcome or self._finish(evaluation, error_type)
+
+    def _finish_late(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
+        """Ends one on which more is done than counting: what waits with it is added up, drivers are told."""
         if evaluation.aside is not None:
             (evaluation.ordinary, evaluation.unexpected), evaluation.aside = evaluation.aside, None
         if evaluation.unexpected is not None:
             self._find(evaluation, evaluation.unexpected)
-        if evaluation.ordinary is not None and error_type is None and self.recording:
-            evaluation.end_ns = ended_ns
-            outcome = self._finish_ordinary(evaluation, evaluation.ordinary)
-        if outcome is None:
-            outcome = self._finish(evaluation, error_type, ended_ns)
+        watch, began_ns = evaluation.ordinary, perf_counter_ns()
+        outcome = self.finish(evaluation, error_type)
+        if watch is not None and watch.waiting() >= BATCH:
+            if outcome is watch.outcome:
+                self._governor.finished(perf_counter_ns() - began_ns)
+            self.add_up(watch)
         if evaluation.premade is not None:
             self._settle_driver(evaluation)
         return outcome
 
-    def _finish_ordinary(self, evaluation: Evaluation, watch: Watch) -> Outcome:
-        """Ends one that is ordinary so far, and adds up those that wait if there are enough of them."""
-        began_ns = perf_counter_ns()
-        outcome = self.finish(evaluation)
-        if watch.waiting() >= BATCH:
-            self._governor.finished(perf_counter_ns() - began_ns)
-            self.add_up(watch)
-        return outcome
+    def _pass(self, evaluation: Evaluation, watch: Watch) -> Outcome | None:
+        """Lets what an evaluation leaves wait to be added up; None if it is not ordinary after all."""
+        try:
+            duration_ns = evaluation.active_ns()
+            if (
+                duration_ns > watch.limit_ns
+                or self.under_way.inherited(evaluation)
+                or (watch.asks_rules and self._judge.finds(evaluation, evaluation.end_ns))
+            ):
+                return None
+            evaluation.ordinary = evaluation.context = None
+            evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
+            numbers = (duration_ns, -1 if evaluation.result_count is None else evaluation.result_count)
+            active = evaluation.stage_durations()
+            if watch.detail == semconv.STAGE_DETAIL and tuple(active) == watch.stages:
+                watch.noted.extend((*numbers, *active.values()))
+            else:
+                watch.plain.extend(numbers)
+        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
+            self._failed(error)
+        return evaluation.outcome
 
     def _find(self, evaluation: Evaluation, known: Known) -> None:
         """Tells an evaluation that was not expected what falls on it, now that it has ended."""
@@ -336,9 +346,9 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
 
-    def _finish(self, evaluation: Evaluation, error_type: str | None, ended_ns: int) -> Outcome:
-        """As above, of one that has to be judged."""
-        evaluation.end_ns, evaluation.outcome, ordinary = ended_ns, _LOST, evaluation.ordinary
+    def _finish(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
+        """Ends one that has to be judged."""
+        evaluation.outcome, ordinary = _LOST, evaluation.ordinary
         try:
             if ordinary is not None and evaluation.watch is None:
                 evaluation.watch, evaluation.detail = ordinary, ordinary.detail
@@ -447,10 +457,12 @@ class Recorder:
 
     def _learn(self, watch: Watch, durations: list[int], evaluations: int, spent_ns: int) -> None:
         """From ordinary evaluations that were added up."""
+        usual_ns, limit_ns = watch.usual_ns, watch.limit_ns
         if self._ordinary is not None and watch.outcome.reason == semconv.NOT_SELECTED:
-            watch.usual_ns = self._ordinary.usual(watch.expression, durations)
+            usual_ns = self._ordinary.usual(watch.expression, durations)
             affords = watch.expression is None or self._governor.affords_trace()
-            watch.limit_ns = watch.usual_ns if affords else self._ordinary.slow_ns
+            limit_ns = usual_ns if affords else self._ordinary.slow_ns
+        watch.limit(usual_ns, limit_ns)
         self._governor.learn(watch, durations, evaluations, spent_ns)
 
     def _get_tracer(self) -> trace.Tracer:

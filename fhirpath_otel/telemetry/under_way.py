@@ -6,13 +6,16 @@ evaluations need not even that at their end, as they are counted when they are a
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from functools import partial
 from itertools import repeat
 from operator import length_hint
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
 
 from fhirpath_otel.telemetry.watch import NEVER
+
+if TYPE_CHECKING:
+    from fhirpath_otel.telemetry.evaluation import Evaluation
 
 MAX_FORGOTTEN = 1_000_000
 """Evaluations begun and never finished that may wait to be counted, should nobody ever collect."""
@@ -21,40 +24,48 @@ MAX_FORGOTTEN = 1_000_000
 class UnderWay:
     """The evaluations under way in this process. Threads may share it.
 
-    Who begins one takes from `begun`, who ends one from `ended`, or adds to `added_up` under a lock of its own.
-    `forgotten` is called for one that was begun here and never finished; in a forked child it is another.
+    Who begins one takes from `begun`, who ends one calls `end`, or adds to `added_up` under a lock of its own.
     """
 
     def __init__(self) -> None:
         self.begun = repeat(None, NEVER)
-        self.ended = repeat(None, NEVER)
         self.added_up = 0
+        self._ended = repeat(None, NEVER)
         self._inherited = 0
-        self._lost: deque[None] = deque(maxlen=MAX_FORGOTTEN)
-        self.forgotten = partial(self._forget, os.getpid())
+        self._since_ns = 0
+        self._forgotten: deque[None] = deque(maxlen=MAX_FORGOTTEN)
 
     def count(self) -> int:
         """How many there are now."""
         return max(0, self._taken() - self._inherited)
 
+    def end(self, evaluation: Evaluation) -> bool:
+        """Ends one; False if it is not counted here, as a forked child has it from its parent."""
+        if self.inherited(evaluation):
+            return False
+        next(self._ended)
+        return True
+
+    def inherited(self, evaluation: Evaluation) -> bool:
+        """Whether it was begun before this process was forked."""
+        return evaluation.start_ns < self._since_ns
+
+    def forget(self, evaluation: Evaluation) -> None:
+        """Ends one that was not finished. Called by its finalizer, so wherever that may be: takes no lock."""
+        if self.end(evaluation):
+            self._forgotten.append(None)
+
     def take_forgotten(self) -> int:
         """How many were forgotten since the last call."""
-        count = len(self._lost)
+        count = len(self._forgotten)
         for _ in range(count):
-            self._lost.pop()
+            self._forgotten.pop()
         return count
 
     def inherit(self) -> None:
         """In a forked child: what is under way is the parent's."""
-        self._inherited = self._taken()
-        self._lost.clear()
-        self.forgotten = partial(self._forget, os.getpid())
+        self._inherited, self._since_ns = self._taken(), perf_counter_ns()
+        self._forgotten.clear()
 
     def _taken(self) -> int:
-        return length_hint(self.ended) - length_hint(self.begun) - self.added_up
-
-    def _forget(self, begun_in: int) -> None:
-        """Called by a finalizer, so wherever it may be: takes no lock."""
-        if begun_in == os.getpid():
-            next(self.ended)
-            self._lost.append(None)
+        return length_hint(self._ended) - length_hint(self.begun) - self.added_up

@@ -13,7 +13,7 @@ import contextlib
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, repeat
 from operator import length_hint
 from threading import Lock
@@ -56,6 +56,16 @@ MARKS = 20.0
 """Calls of operators in an evaluation, until they were counted."""
 
 
+PLAIN, SQL_STAGES, IN_MEMORY_STAGES = 0, 2, 3
+STAGES_OF = {
+    (semconv.PARSE, semconv.SQL): SQL_STAGES,
+    (semconv.PARSE, semconv.IN_MEMORY, semconv.SQL): IN_MEMORY_STAGES,
+}
+"""The stages of evaluations of what is compiled already, and how many they are."""
+
+Quick = tuple[int, Callable[[Iterable[int]], None], int]
+
+
 class Ordinary(Protocol):
     """What a sampler says beforehand of evaluations that it would not keep."""
 
@@ -92,6 +102,10 @@ _NOTHING = Turn()
 
 
 def _nobody() -> None:
+    return None
+
+
+def _nowhere(_: Iterable[int]) -> None:
     return None
 
 
@@ -132,9 +146,12 @@ class Watch:
     of an evaluation before it runs.
 
     What waits to be added up: `noted` are `width` numbers of each ordinary evaluation, namely its duration, its results
-    and the nanoseconds of each of its `stages`; without stages `durations` and `results`; `weighed` are calls that
-    stand for more than themselves, with duration, results and weight. All but these are numbers: lists and tuples would
-    keep the garbage collector busy.
+    (-1 where they are not known) and the nanoseconds of each of its `stages`; `plain` are the first two where stages
+    are not recorded. Of calls `durations` and `results`; `weighed` are calls that stand for more than themselves, with
+    duration, results and weight. All but these are numbers: lists and tuples would keep the garbage collector busy.
+
+    `quick` is what the quickest way of ending an evaluation needs: how long it may have taken at most, to whom its
+    numbers go, and which stages it has, of `STAGES_OF`.
     """
 
     __slots__ = (
@@ -163,6 +180,8 @@ class Watch:
         "only_stage",
         "outcome",
         "passes",
+        "plain",
+        "quick",
         "results",
         "retired",
         "route",
@@ -199,6 +218,7 @@ class Watch:
         self.interval = NEVER
         self.timed_one_in = 1
         self.limit_ns = self.usual_ns = float("inf")
+        self.quick: Quick = (-1, _nowhere, STAGES_OF.get(stages, 0))
         self.unpaid = 0
         self.mean_ns = 0.0
         self.marks = MARKS
@@ -209,6 +229,7 @@ class Watch:
         self.stages = stages
         self.width = 2 + len(stages)
         self.noted: deque[int] = deque()
+        self.plain: deque[int] = deque()
         self.durations: deque[int] = deque()
         self.results: deque[int] = deque()
         self.weighed: deque[tuple[int, int, int]] = deque()
@@ -258,6 +279,7 @@ class Watch:
             self.detail, self.turn_detail, self.interval = detail, turn_detail, interval
             self._to_detail = self._next_turn()
             self._begin_passes()
+            self._choose_quick()
             if timed_one_in != self.timed_one_in:
                 # What has passed untimed in this round stays to be accounted for.
                 left = self._round - length_hint(self.untimed) - self._accounted
@@ -265,6 +287,20 @@ class Watch:
                 self._accounted = 0
                 self.timed_one_in = timed_one_in
                 self.untimed = repeat(True, timed_one_in - 1)
+
+    def limit(self, usual_ns: float, limit_ns: float) -> None:
+        """What lasts longer than usual is slow, and judged if it is beyond the limit."""
+        self.usual_ns, self.limit_ns = usual_ns, limit_ns
+        self._choose_quick()
+
+    def _choose_quick(self) -> None:
+        has_stages = self.detail == semconv.STAGE_DETAIL
+        shape = STAGES_OF.get(self.stages) if has_stages else PLAIN
+        if shape is None or self.asks_rules:
+            self.quick = (-1, _nowhere, PLAIN)
+        else:
+            usual_ns = round(min(self.usual_ns, self.limit_ns, NEVER))
+            self.quick = (usual_ns, (self.noted if has_stages else self.plain).extend, shape)
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
@@ -304,11 +340,12 @@ class Watch:
 
     def is_idle(self) -> bool:
         """Whether there is nothing to add up."""
-        return not (self.noted or self.durations or self.weighed or self._round)
+        return not (self.noted or self.plain or self.durations or self.weighed or self._round)
 
     def waiting(self) -> int:
         """How many evaluations wait to be added up."""
-        return len(self.noted) // self.width + len(self.durations) + len(self.weighed)
+        noted = len(self.noted) // self.width + len(self.plain) // 2
+        return noted + len(self.durations) + len(self.weighed)
 
     def take_unpaid(self, most: int) -> int:
         """The draws that could not be paid, at most so many, to be counted."""
@@ -326,10 +363,12 @@ class Watch:
         """In a forked child: what waits is the parent's."""
         self._lock = Lock()
         self.weighed.clear()
-        for waiting in (self.noted, self.durations, self.results):
+        for waiting in (self.noted, self.plain, self.durations, self.results):
             waiting.clear()
         self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)
+        # What the child has inherited shall not take the quickest way, until it has learned anew.
+        self.quick = (-1, *self.quick[1:])
 
     def _next_turn(self) -> int:
         """Evaluations until the next turn."""

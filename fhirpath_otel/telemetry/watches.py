@@ -159,8 +159,8 @@ class Watches:
         if watch is not None:
             watch.has_operators = evaluation.execution_mode == semconv.IN_MEMORY
             watch.asks_rules = self._may_find(evaluation, kind.called)
-            if kind.sampled:
-                watch.limit_ns = watch.usual_ns = self._ordinary.usual(expression, ())
+            usual_ns = self._ordinary.usual(expression, ()) if kind.sampled else float("inf")
+            watch.limit(usual_ns, usual_ns)
         return watch
 
     def _renew_lock(self) -> None:

@@ -107,7 +107,7 @@ def test_evaluations_that_are_never_finished_are_active_no_more_once_nobody_know
     telemetry.points("fhirpath.evaluation.active")
     assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
     assert telemetry.counts(semconv.LOST.name) == {("evaluation", "not_finished"): 4_999}
-    assert not telemetry.recorder.under_way._lost
+    assert not telemetry.recorder.under_way._forgotten
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
