@@ -197,7 +197,9 @@ class Recorder:
         # Written out, like `finish`: between two statements of a database each call of a function takes 1 µs.
         try:
             context = evaluation.context
-            if turn is None and known is not None and context is not None:
+            if context is None:  # Nobody listens.
+                return
+            if turn is None and known is not None:
                 seen, watch, owner = known.last
                 if (
                     watch is not None
@@ -208,13 +210,15 @@ class Recorder:
                 ):
                     evaluation.ordinary = watch
                     return
-            self._expect(evaluation, known, turn)
+            self._expect(evaluation, context, known, turn)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
 
-    def _expect(self, evaluation: Evaluation, known: Known | None, turn: Turn | None) -> None:
-        context, watch = evaluation.context, None
-        if context is not None and known is not None and self._watches is not None:
+    def _expect(
+        self, evaluation: Evaluation, context: Context, known: Known | None, turn: Turn | None
+    ) -> None:
+        watch = None
+        if known is not None and self._watches is not None:
             caller = evaluation.from_caller = self._callers.caller(context)
             watch = known.find(context, caller.kind, self._instruments)
             evaluation.known = known
@@ -226,7 +230,7 @@ class Recorder:
                 _set_aside(evaluation)
             if watch.brief:
                 return
-        if self.memory is not None and context is not None:
+        if self.memory is not None:
             self.memory.begin(evaluation, self.memory.expects_long(evaluation))
             if evaluation.memory_track is not None:
                 evaluation.ordinary = evaluation.aside = None
