@@ -128,14 +128,14 @@ def _path(of: str, name: str) -> str:
     return f"{of}.attributes[{text(name)}]"
 
 
-def _drop_unless(of: str, name: str, shape: str) -> str:
+def _drop_unless(of: str, name: str, shape: str | None = None) -> str:
     """Removes a text that does not look as it should, and whatever is no text."""
-    path = _path(of, name)
-    return f"delete_key({of}.attributes, {text(name)}) where not (IsString({path}) and IsMatch({path}, {text(shape)}))"
+    path, shape = _path(of, name), text(shape or SHAPES.get(name, f"^{PLAIN}$"))
+    return f"delete_key({of}.attributes, {text(name)}) where not (IsString({path}) and IsMatch({path}, {shape}))"
 
 
 def _drop_unless_number(of: str, name: str, kind: str) -> str:
-    """Removes what is no number, or no truth value. One by one: a JSON text cannot hold every number."""
+    """Removes what is no number, or no truth value."""
     path = _path(of, name)
     is_kind = {"int": f"IsInt({path})", "double": f"(IsDouble({path}) or IsInt({path}))", "boolean": f"IsBool({path})"}
     return f"delete_key({of}.attributes, {text(name)}) where not {is_kind[kind]}"
@@ -147,18 +147,6 @@ def _drop_unless_list(of: str, name: str, one: str) -> str:
     return f"delete_key({of}.attributes, {text(name)}) where not (IsList({path}) and IsMatch(String({path}), {text(shape)}))"
 
 
-def _drop_all_unless(of: str, kind: str, names: Iterable[str], value: str) -> list[str]:
-    """Removes attributes of a kind together where one of them does not look as it should, compared as one JSON text."""
-    chosen, cached = list(names), f"{of}.cache[{text(kind)}]"
-    shape = f'^{{("[a-z0-9._]+":{value},?)*}}$'
-    any_of = f"^({'|'.join(map(_exactly, chosen))})$"
-    return [
-        f"set({cached}, {of}.attributes)",
-        f"keep_keys({cached}, {texts(chosen)})",
-        f"delete_matching_keys({of}.attributes, {text(any_of)}) where not IsMatch(String({cached}), {text(shape)})",
-    ]
-
-
 def _exactly(value: str) -> str:
     """A pattern for a text; with classes instead of backslashes, which three languages would unescape."""
     return re.sub(r"[][.?*+(){}|^$\\]", lambda found: f"[{found[0]}]", value)
@@ -166,40 +154,35 @@ def _exactly(value: str) -> str:
 
 def _checks(of: str, own: Sequence[Attribute]) -> list[str]:
     """What becomes of attributes whose values are not what they should be, of ours and of others'."""
-    checked: list[str] = []
-    plain: list[str] = []
-    for item in own:
-        for name in _each_stage(item.name):
-            if item is semconv.BOTTLENECK_RULES:
-                checked.append(_drop_unless_list(of, name, "[a-z0-9-]+"))
-            elif item is semconv.BOTTLENECK_ADVICE:
-                checked.append(_drop_unless_list(of, name, "|".join(map(_exactly, ADVICE.values()))))
-            elif item in CLOSED:
-                checked.append(_drop_unless(of, name, f"^({'|'.join(map(_exactly, item.values))})$"))
-            elif name in SHAPES:
-                checked.append(_drop_unless(of, name, SHAPES[name]))
-            elif item.type == "string":
-                plain.append(name)
-            else:
-                checked.append(_drop_unless_number(of, name, item.type))
-    foreign = sorted(_foreign() - SHAPES.keys())
     return [
-        *checked,
-        *(_drop_unless(of, name, SHAPES[name]) for name in sorted(_foreign() & SHAPES.keys())),
-        *(_drop_unless_number(of, name, NUMBERS[name]) for name in foreign if name in NUMBERS),
-        *_drop_all_unless(of, "names", plain, f'"{PLAIN}"'),
-        *_drop_all_unless(of, "foreign_names", [name for name in foreign if name not in NUMBERS], f'"{PLAIN}"'),
+        *(_check(of, item, name) for item in own for name in _each_stage(item.name)),
+        *(
+            _drop_unless_number(of, name, NUMBERS[name]) if name in NUMBERS else _drop_unless(of, name)
+            for name in sorted(_foreign())
+        ),
     ]
+
+
+def _check(of: str, item: Attribute, name: str) -> str:
+    if item is semconv.BOTTLENECK_RULES:
+        return _drop_unless_list(of, name, "[a-z0-9-]+")
+    if item is semconv.BOTTLENECK_ADVICE:
+        return _drop_unless_list(of, name, "|".join(map(_exactly, ADVICE.values())))
+    if item in CLOSED:
+        return _drop_unless(of, name, f"^({'|'.join(map(_exactly, item.values))})$")
+    return _drop_unless(of, name) if item.type == "string" else _drop_unless_number(of, name, item.type)
 
 
 def resource_statements() -> list[str]:
     """Resources: attributes by name and value."""
-    names = [name for name in RESOURCE_ATTRIBUTES if name not in {*LABELS, PROCESS_ID}]
     return [
         f"keep_keys(resource.attributes, {texts(RESOURCE_ATTRIBUTES)})",
         _drop_unless_number("resource", PROCESS_ID, "int"),
-        *(_drop_unless("resource", name, f"^{LABEL}$") for name in LABELS),
-        *_drop_all_unless("resource", "names", names, f'"{PLAIN}"'),
+        *(
+            _drop_unless("resource", name, f"^{LABEL}$" if name in LABELS else None)
+            for name in RESOURCE_ATTRIBUTES
+            if name != PROCESS_ID
+        ),
         f'set(resource.schema_url, "") where not IsMatch(resource.schema_url, {text(SCHEMA)})',
     ]
 
@@ -289,7 +272,7 @@ def event_statements() -> list[str]:
     return [
         f"set(spanevent.name, {text(semconv.OTHER)}) where spanevent.name != {text(semconv.EXCEPTION_EVENT)}",
         f"keep_keys(spanevent.attributes, {texts(EVENT_ATTRIBUTES)})",
-        *_drop_all_unless("spanevent", "names", EVENT_ATTRIBUTES, f'("{PLAIN}"|true|false)'),
+        *(_drop_unless("spanevent", name) for name in EVENT_ATTRIBUTES),
     ]
 
 
@@ -402,8 +385,6 @@ def blocks() -> dict[str, str]:
         "scopes": block(scope_statements(), 10),
         "spans": block(span_statements(), 10),
         "events": block(event_statements(), 10),
-        "metric resources": block(resource_statements(), 10),
-        "metric scopes": block(scope_statements(), 10),
         "metrics": block(metric_statements(), 10),
         "points": block(point_statements(), 10),
         "rules": block(rule_statements(Thresholds()), 10),
