@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,8 +65,8 @@ def plain(pairs):
 def span(name="work", named=None, *, seconds=0.001, trace_id=None, **more):
     began = time.time_ns()
     return Span(
-        trace_id=trace_id or random.randbytes(16),
-        span_id=random.randbytes(8),
+        trace_id=trace_id or os.urandom(16),
+        span_id=os.urandom(8),
         name=name,
         start_time_unix_nano=began,
         end_time_unix_nano=began + round(seconds * 1e9),

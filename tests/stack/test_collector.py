@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from fhirpath_otel import population
 from fhirpath_otel.analysis.analyser import gravest_first
 from fhirpath_otel.analysis.rules import RULES, Record
 from fhirpath_otel.analysis.thresholds import Thresholds
@@ -22,35 +22,35 @@ from tests.stack.otlp import Backend, counter, metrics_request, plain, span, spa
 
 pytestmark = pytest.mark.stack
 
-SECRET = "CANARY"
+CANARY = "CANARY"
 ENGINE = {"fhirpath.engine.name": "another_engine"}
 KEPT = ENGINE | {"fhirpath.sampling.reason": "baseline"}
 
 HIDDEN = {
     # Names that are not allowed, and those that the redaction processor would let through for itself.
     **dict.fromkeys(
-        (SECRET, "patient.name", "db.query.text", "exception.message", "redaction.masked.keys"), SECRET
+        (CANARY, "patient.name", "db.query.text", "exception.message", "redaction.masked.keys"), CANARY
     ),
     # Values that are not what their names promise.
-    "fhirpath.stage": SECRET,
-    "fhirpath.expression.template": f"name = '{SECRET}'",
-    "fhirpath.expression.hash": SECRET,
-    "fhirpath.resource.type": f"{SECRET} x",
-    "fhirpath.result.count": SECRET,
-    "fhirpath.bottleneck.rules": [f"see {SECRET}"],
-    "fhirpath.bottleneck.advice": [f"do {SECRET}"],
-    "fhirpath.engine.name": [SECRET],
-    "fhirpath.operator.name": f"'{SECRET}'",
-    "error.type": f"no {SECRET} here",
-    "db.namespace": f"{SECRET}@host",
-    "db.query.summary": f"SELECT '{SECRET}'",
-    "http.route": f"/Patient/{SECRET}1",
-    "http.request.method": f"get {SECRET}",
-    "messaging.system": {SECRET: SECRET},
-    "rpc.service": SECRET.encode(),
-    "rpc.method": SECRET.encode(),
-    "server.port": SECRET,
-    "thread.id": {"a": SECRET},
+    "fhirpath.stage": CANARY,
+    "fhirpath.expression.template": f"name = '{CANARY}'",
+    "fhirpath.expression.hash": CANARY,
+    "fhirpath.resource.type": f"{CANARY} x",
+    "fhirpath.result.count": CANARY,
+    "fhirpath.bottleneck.rules": [f"see {CANARY}"],
+    "fhirpath.bottleneck.advice": [f"do {CANARY}"],
+    "fhirpath.engine.name": [CANARY],
+    "fhirpath.operator.name": f"'{CANARY}'",
+    "error.type": f"no {CANARY} here",
+    "db.namespace": f"{CANARY}@host",
+    "db.query.summary": f"SELECT '{CANARY}'",
+    "http.route": f"/Patient/{CANARY}1",
+    "http.request.method": f"get {CANARY}",
+    "messaging.system": {CANARY: CANARY},
+    "rpc.service": CANARY.encode(),
+    "rpc.method": CANARY.encode(),
+    "server.port": CANARY,
+    "thread.id": {"a": CANARY},
 }
 
 
@@ -68,9 +68,7 @@ def backend():
 
 @pytest.fixture(scope="module")
 def collector(program, backend, tmp_path_factory):
-    with running(
-        program, tmp_path_factory.mktemp("collector"), backend, BASELINE_PERCENTAGE="0"
-    ) as made:
+    with running(program, tmp_path_factory.mktemp("collector"), backend, BASELINE_PERCENTAGE="0") as made:
         yield made
 
 
@@ -88,73 +86,75 @@ def test_the_configuration_is_valid(program, overlay):
 
 
 def secret_spans():
-    """The secret in every place of a span; marked as kept, so that nothing but redaction holds it back."""
+    """The secret in every place of a span; as errors, so that only redaction holds it back."""
     everywhere = {
-        "status": Status(code=Status.STATUS_CODE_ERROR, message=SECRET),
-        "trace_state": f"ot=th:8,vendor={SECRET}",
+        "status": Status(code=Status.STATUS_CODE_ERROR, message=CANARY),
+        "trace_state": f"ot=th:8,vendor={CANARY}",
         "links": [
             Span.Link(
                 trace_id=b"1" * 16,
                 span_id=b"2" * 8,
-                trace_state=f"v={SECRET}",
-                attributes=span(named={"a": SECRET}).attributes,
+                trace_state=f"v={CANARY}",
+                attributes=span(named={"a": CANARY}).attributes,
             )
         ],
         "events": [
-            Span.Event(name=SECRET, attributes=span(named={SECRET: SECRET}).attributes),
+            Span.Event(name=CANARY, attributes=span(named={CANARY: CANARY}).attributes),
             Span.Event(
                 name="exception",
                 attributes=span(
                     named={
                         "exception.type": "ValueError",
-                        "exception.message": SECRET,
-                        "exception.stacktrace": SECRET,
+                        "exception.message": CANARY,
+                        "exception.stacktrace": CANARY,
                     }
                 ).attributes,
             ),
         ],
     }
     # One by one, since the same names would hide one another, and all at once.
-    one_by_one = [span(f"GET /Patient/{SECRET}", {name: item}, **everywhere) for name, item in HIDDEN.items()]
-    return [*one_by_one, span(f"SELECT '{SECRET}'", HIDDEN, **everywhere)]
+    one_by_one = [span(f"GET /Patient/{CANARY}", {name: item}, **everywhere) for name, item in HIDDEN.items()]
+    return [*one_by_one, span(f"SELECT '{CANARY}'", HIDDEN, **everywhere)]
 
 
 def test_no_secret_leaves(collector, backend):
     spans = secret_spans()
-    resource = {"host.name": f"{SECRET} h", "process.command_line": SECRET, SECRET: SECRET, "process.pid": SECRET}
+    resource = {
+        "host.name": f"{CANARY} h",
+        "process.command_line": CANARY,
+        CANARY: CANARY,
+        "process.pid": CANARY,
+    }
     for item in spans:
         collector.traces(
             spans_request(
                 item,
                 resource=resource,
-                scope=f"a {SECRET}",
-                scope_named={SECRET: SECRET},
-                schema_url=f"x:{SECRET}",
+                scope=f"a {CANARY}",
+                scope_named={CANARY: CANARY},
+                schema_url=f"x:{CANARY}",
             )
         )
     hiding = {
-        "unit": f"u {SECRET}",
-        "description": SECRET,
-        "exemplar": {SECRET: SECRET},
+        "unit": f"u {CANARY}",
+        "description": CANARY,
+        "exemplar": {CANARY: CANARY},
     }
     for name, item in HIDDEN.items():
         collector.metrics(
             metrics_request(
                 counter("http.requests", {name: item}, **hiding),
                 resource=resource,
-                scope=f"b {SECRET}",
-                scope_named={SECRET: SECRET},
+                scope=f"b {CANARY}",
+                scope_named={CANARY: CANARY},
             )
         )
-    collector.metrics(metrics_request(counter(f"of {SECRET}", {}), counter("of.others", {})))
-    arrived = eventually(lambda: [backend.by_id().get(item.span_id) for item in spans])
-    arrived = eventually(
-        lambda: all(item.span_id in backend.by_id() for item in spans)
-        and [backend.by_id()[item.span_id] for item in spans]
-    )
+    collector.metrics(metrics_request(counter(f"of {CANARY}", {}), counter("of.others", {})))
+    eventually(lambda: {item.span_id for item in spans} <= backend.by_id().keys())
+    arrived = [backend.by_id()[item.span_id] for item in spans]
     eventually(lambda: collector.series("of_others_total"))
     told = [str(backend.requests), *map(collector.get, ("OTELCOL_METRICS_PORT", "OTELCOL_TELEMETRY_PORT"))]
-    assert [text.count(SECRET) for text in [*told, collector.log()]] == [0, 0, 0, 0]
+    assert [text.count(CANARY) for text in [*told, collector.log()]] == [0, 0, 0, 0]
     assert {item.name for item in arrived} == {"span"}
     assert {item.trace_state for item in arrived} == {"ot=th:8"}
     assert {tuple(event.name for event in item.events) for item in arrived} == {("other", "exception")}
@@ -169,23 +169,72 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+provider, local = TracerProvider(), InMemorySpanExporter()
+for exporter in (OTLPSpanExporter(insecure=True), local):
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+
 import fhirpath_otel as fo
 
-local = InMemorySpanExporter()
-provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(sys.argv[1], insecure=True)))
-provider.add_span_processor(SimpleSpanProcessor(local))
-trace.set_tracer_provider(provider)
-patient = {"resourceType": "Patient", "id": "1", "name": [{"use": "official", "family": "Secret", "given": ["A", "B"]}]}
-with fo.Database.in_memory([patient]) as database:
-    for expression in json.loads(sys.argv[2]):
-        try:
-            database.evaluate(expression).to_list()
-        except fo.FhirPathError:
-            pass
-provider.force_flush()
-print(json.dumps([[f"{span.context.span_id:016x}", span.name, dict(span.attributes)] for span in local.get_finished_spans()]))
+folder, expressions = sys.argv[1], json.loads(sys.argv[2])
+with fo.connect(":memory:") as database:
+    database.load(folder)
+    for expression in expressions:
+        for mode in ("sql", "memory"):
+            try:
+                list(database.evaluate(expression, mode=mode))
+            except fo.errors.FhirpathOtelError:
+                pass
+fo.flush()
+print(json.dumps([
+    [f"{span.context.span_id:016x}", span.name, span.status.status_code.name, json.loads(span.to_json())["attributes"]]
+    for span in local.get_finished_spans()
+]))
 """
+EXPRESSIONS = (
+    "Patient.name.where(use = 'official').given.first()",
+    "Patient.name[0].given",
+    "Patient.name.given & `back-tick` & '@'",
+    "Patient.birthDate > @1970-01-01 and 1 'mg' < 2.5 'mg'",
+    "Patient.contact.telecom.select(value.toInteger() + 12).exists($this > 3)",
+    "Patient.extension('http://example.org/2').value.ofType(Quantity).value / 0",
+    "Patient.name.given.trace('secret').count() div 2 - -3",
+    "Patient.nonsense.unknown(%mine, %context)",
+    "Patient.name.where(",
+    "Observation.value.as(Quantity).value",
+)
+
+
+def test_what_our_own_recorder_sends_passes_as_it_is(collector, backend, tmp_path):
+    population.write(tmp_path / "data", 20)
+    done = subprocess.run(
+        [sys.executable, "-c", EVALUATIONS, tmp_path / "data", json.dumps(EXPRESSIONS)],
+        env=os.environ
+        | {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.ports['OTLP_GRPC_PORT']}",
+            "OTEL_PYTHON_FHIRPATH_DETAIL": "operators",
+            "OTEL_PYTHON_FHIRPATH_BASELINE_RATE": "1",
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    sent = {bytes.fromhex(identity): rest for identity, *rest in json.loads(done.stdout)}
+    eventually(lambda: sent.keys() <= backend.by_id().keys())
+    arrived = {identity: backend.by_id()[identity] for identity in sent}
+    assert {
+        identity: [item.name, ("UNSET", "OK", "ERROR")[item.status.code], plain(item.attributes)]
+        for identity, item in arrived.items()
+    } == sent
+    names = {name for name, *_ in sent.values()}
+    assert {
+        "fhirpath evaluate Patient",
+        "SELECT Patient",
+        "fhirpath parse",
+        "fhirpath where",
+        "fhirpath []",
+    } <= names
 
 
 def marked_by_python(seconds, named):
@@ -232,7 +281,9 @@ JUDGED = {
 def test_rules_mark_spans_of_any_engine_as_ours_would(program, tmp_path):
     backend = Backend()
     with running(program, tmp_path, backend, BASELINE_PERCENTAGE="100") as collector:
-        sent = {case: span(case, ENGINE | named, seconds=seconds) for case, (seconds, named) in JUDGED.items()}
+        sent = {
+            case: span(case, ENGINE | named, seconds=seconds) for case, (seconds, named) in JUDGED.items()
+        }
         collector.traces(spans_request(*sent.values()))
         arrived = eventually(lambda: len(backend.spans) == len(sent) and backend.by_id())
     backend.stop()
@@ -308,11 +359,15 @@ def test_instances_without_a_name_do_not_overwrite_each_other(collector):
             "host.name": "h",
             "process.pid": process,
         }
-        collector.metrics(metrics_request(counter("fhirpath.parser.cache.requests", {"result": "hit"}), resource=resource))
+        collector.metrics(
+            metrics_request(counter("fhirpath.parser.cache.requests", {"result": "hit"}), resource=resource)
+        )
     lines = eventually(
         lambda: [line for line in collector.series("fhirpath_parser_cache_requests_total") if "fleet" in line]
     )
-    assert [f'instance="h:{process}"' in line for process, line in zip((1, 2), sorted(lines), strict=True)] == [True] * 2
+    assert [
+        f'instance="h:{process}"' in line for process, line in zip((1, 2), sorted(lines), strict=True)
+    ] == [True] * 2
     assert all('service_name="fleet",service_version="1.2"' in line for line in lines)
     assert all(f'trace_id="{b"1".hex() * 16}"' in line for line in lines)
 
@@ -349,8 +404,31 @@ def certificates(folder):
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca")
-    openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "request.pem", "-subj", "/CN=one")
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+        "-subj",
+        "/CN=ca",
+    )
+    openssl(
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key.pem",
+        "-out",
+        "request.pem",
+        "-subj",
+        "/CN=one",
+    )
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1", encoding="utf-8")
     openssl(
         *("x509", "-req", "-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
@@ -380,20 +458,16 @@ def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_w
     texts = {name: str(item) for name, item in variables.items()}
     with running(program, tmp_path / "run", backend, *overlays, **texts) as collector:
         address = f"127.0.0.1:{collector.ports['OTLP_GRPC_PORT']}"
-        known = span(named=KEPT)
-        for credentials in (
-            grpc.ssl_channel_credentials(contents[0]),
-            grpc.ssl_channel_credentials(*contents),
+        unknown, known = span(named=KEPT), span(named=KEPT)
+        with (
+            grpc.secure_channel(address, grpc.ssl_channel_credentials(contents[0])) as channel,
+            pytest.raises(grpc.RpcError),
         ):
-            with grpc.secure_channel(address, credentials) as channel:
-                try:
-                    TraceServiceStub(channel).Export(spans_request(known), timeout=5)
-                    heard = True
-                except grpc.RpcError:
-                    heard = False
-        assert heard
+            TraceServiceStub(channel).Export(spans_request(unknown), timeout=5)
         with pytest.raises(grpc.RpcError):
-            collector.traces(spans_request(span(named=KEPT)), timeout=5)
+            collector.traces(spans_request(unknown), timeout=5)
+        with grpc.secure_channel(address, grpc.ssl_channel_credentials(*contents)) as channel:
+            TraceServiceStub(channel).Export(spans_request(known), timeout=5)
         eventually(lambda: backend.spans)
         assert [item.span_id for item in backend.spans] == [known.span_id]
         assert {item["authorization"] for item in backend.metadata} == {"Bearer token"}
