@@ -12,7 +12,7 @@ from fhirpath_otel.analysis.rules import ADVICE
 from tools.collector_config.ottl import exactly, path, text, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fhirpath_otel.semconv import Attribute
 
@@ -68,6 +68,9 @@ NUMBERS = {
 
 DIMENSIONS = '${env:OTELCOL_DIMENSIONS:-"error.type"}'
 """What the setting DIMENSIONS of an application adds to spans and metrics has to be let through by name."""
+
+UNKNOWN_SPAN = "span"
+"""What a span is called whose attributes give no name."""
 
 EVENT_ATTRIBUTES = ("exception.type", "exception.escaped")
 
@@ -196,49 +199,52 @@ def span_statements() -> list[str]:
 
 
 def _span_name_statements() -> list[str]:
-    """Names are made anew out of the attributes that have just been checked."""
-
-    def attribute(name: str) -> str:
-        return path("span", name)
-
-    candidates: list[tuple[str, str]] = []
-    stage = attribute(semconv.STAGE.name)
-    operator = attribute(semconv.OPERATOR_NAME.name)
-    summary = attribute(semconv.DB_QUERY_SUMMARY.name)
-    resource_type = attribute(semconv.RESOURCE_TYPE.name)
-    is_evaluation = (
-        f"{stage} == nil and ({attribute(semconv.EXPRESSION_HASH.name)} != nil"
-        f" or {attribute(semconv.ENGINE_NAME.name)} != nil)"
-    )
-    evaluate = semconv.EVALUATE_SPAN.name.removesuffix(" {resource type}")
-    prefix = semconv.STAGE_SPAN.name.removesuffix("{stage}")
-    candidates += [
-        (f'Concat([{text(evaluate)}, {resource_type}], " ")', f"{is_evaluation} and {resource_type} != nil"),
-        (text(evaluate), is_evaluation),
-        (summary, f"{summary} != nil"),
-        (f'Concat([{text(prefix)}, {operator}], "")', f"{operator} != nil"),
-        (f'Concat([{text(prefix)}, {stage}], "")', f"{stage} != nil"),
-        (text(semconv.COMMAND_SPAN.name), f"span.name == {text(semconv.COMMAND_SPAN.name)}"),
-    ]
-    for method in ("http.request.method", "http.method"):
-        path, route = attribute(method), attribute("http.route")
-        candidates += [
-            (f'Concat([{path}, {route}], " ")', f"{path} != nil and {route} != nil"),
-            (path, f"{path} != nil"),
-        ]
-    rpc = attribute("rpc.service"), attribute("rpc.method")
-    candidates += [
-        (f'Concat([{rpc[0]}, {rpc[1]}], "/")', f"{rpc[0]} != nil and {rpc[1]} != nil"),
-        (attribute("db.operation.name"), f"{attribute('db.operation.name')} != nil"),
-        ('"span"', "true"),
-    ]
+    """Names as the conventions make them, out of the attributes that have just been checked."""
     return [
         *(
-            f'set(span.cache["name"], {source}) where span.cache["name"] == nil and ({condition})'
-            for source, condition in candidates
+            f'set(span.cache["name"], {name}) where span.cache["name"] == nil and {condition}'
+            for name, condition in _span_names()
         ),
+        f'set(span.cache["name"], {text(UNKNOWN_SPAN)}) where span.cache["name"] == nil',
         'set(span.name, span.cache["name"])',
     ]
+
+
+def _span_names() -> Iterator[tuple[str, str]]:
+    """How a span may be called, and when; the first that holds."""
+    stage, resource_type = _span(semconv.STAGE), _span(semconv.RESOURCE_TYPE)
+    is_evaluation = (
+        f"{stage} == nil and ({_span(semconv.EXPRESSION_HASH)} != nil or {_span(semconv.ENGINE_NAME)} != nil)"
+    )
+    evaluate = semconv.EVALUATE_SPAN.name.removesuffix("{resource type}")
+    yield _concat(text(evaluate), resource_type), f"{resource_type} != nil and {is_evaluation}"
+    yield text(evaluate.strip()), is_evaluation
+    yield from _each_present(_span(semconv.DB_QUERY_SUMMARY), _span(semconv.DB_OPERATION_NAME))
+    for item, pattern in (
+        (semconv.OPERATOR_NAME, semconv.OPERATOR_SPAN.name),
+        (semconv.STAGE, semconv.STAGE_SPAN.name),
+    ):
+        yield _concat(text(pattern[: pattern.index("{")]), _span(item)), f"{_span(item)} != nil"
+    command = text(semconv.COMMAND_SPAN.name)
+    yield command, f"span.name == {command}"
+    route = path("span", "http.route")
+    for method in (path("span", "http.request.method"), path("span", "http.method")):
+        yield _concat(method, text(" "), route), f"{method} != nil and {route} != nil"
+        yield from _each_present(method)
+    service, call = path("span", "rpc.service"), path("span", "rpc.method")
+    yield _concat(service, text("/"), call), f"{service} != nil and {call} != nil"
+
+
+def _span(item: Attribute) -> str:
+    return path("span", item.name)
+
+
+def _concat(*parts: str) -> str:
+    return f'Concat([{", ".join(parts)}], "")'
+
+
+def _each_present(*items: str) -> Iterator[tuple[str, str]]:
+    return ((item, f"{item} != nil") for item in items)
 
 
 def event_statements() -> list[str]:
