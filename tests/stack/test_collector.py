@@ -372,6 +372,19 @@ def test_instances_without_a_name_do_not_overwrite_each_other(collector):
     assert all(f'trace_id="{b"1".hex() * 16}"' in line for line in lines)
 
 
+def test_dimensions_of_an_application_pass_where_they_are_named(program, tmp_path):
+    backend, measure = Backend(), {"measure": "cms 122", "tenant": "a", "other": "b"}
+    with running(program, tmp_path, backend, OTELCOL_DIMENSIONS='"measure", "tenant"') as collector:
+        collector.traces(spans_request(span(named=KEPT | measure)))
+        collector.metrics(metrics_request(counter("fhirpath.parser.cache.requests", measure)))
+        eventually(lambda: backend.spans)
+        (line,) = eventually(lambda: collector.series("fhirpath_parser_cache_requests_total{"))
+    backend.stop()
+    assert plain(backend.spans[0].attributes) == KEPT | {"measure": "cms 122", "tenant": "a"}
+    assert 'measure="cms 122"' in line
+    assert "other=" not in line
+
+
 def test_a_batch_that_cannot_be_checked_is_refused(collector, backend):
     # Such a list has no JSON text, so that its check fails.
     unchecked = span(named=KEPT | {"fhirpath.bottleneck.rules": [float("nan")]})

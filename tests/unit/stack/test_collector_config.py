@@ -142,6 +142,14 @@ def test_every_way_in_begins_with_the_limit_of_memory_and_redaction(configuratio
     assert {"span_metrics", "forward/kept", "forward/undecided"} == set(entries["traces/in"]["exporters"])
 
 
+def test_spans_of_every_scope_that_our_recorder_writes_pass_by_the_tail_sampler(configuration):
+    text = str(configuration["processors"])
+    (pattern,) = set(re.findall(r'IsMatch\(scope.name, "([^"]+)"\) (?:or|and)', text))
+    found = re.compile(pattern.replace("$$", "$"))
+    assert all(found.search(scope) for scope in semconv.EVALUATOR_SCOPES)
+    assert not found.search("fhirpath_otelier")
+
+
 def test_each_rule_is_here_or_needs_more_than_one_span():
     assert {*rules.ONE_SPAN_RULES, *rules.SEVERAL_SPANS_RULES} == set(semconv.RULES)
     assert not set(rules.ONE_SPAN_RULES) & set(rules.SEVERAL_SPANS_RULES)
