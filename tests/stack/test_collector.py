@@ -85,6 +85,16 @@ def test_the_configuration_is_valid(program, overlay):
     assert (validated.returncode, validated.stderr) == (0, "")
 
 
+def test_jaegers_configuration_is_valid(stack_programs):
+    validated = subprocess.run(
+        [stack_programs["jaeger"], "validate", "--config", CONFIGURATION / "jaeger.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert validated.returncode == 0, validated.stderr
+
+
 def secret_spans():
     """The secret in every place of a span; as errors, so that only redaction holds it back."""
     everywhere = {

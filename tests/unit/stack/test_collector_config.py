@@ -126,6 +126,17 @@ def test_everything_of_a_span_that_statements_reach_is_checked(configuration):
     assert statements(configuration, "metric", "scope") == statements(configuration, "trace", "scope")
 
 
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_no_attribute_is_named_that_does_not_exist(path):
+    own = {
+        item.name.replace("{stage}", stage) for item in semconv.SPAN_ATTRIBUTES for stage in semconv.STAGES
+    }
+    # Not those in comments, and not the collector's own, which tell its configuration's release.
+    text = re.sub(r"(?m)^ *#.*$", "", path.read_text(encoding="utf-8"))
+    named = set(re.findall(r"\bfhirpath\.[a-z_.]+[a-z]", text))
+    assert named - own <= {"fhirpath.package.version", "fhirpath.package.schema_url"}
+
+
 def test_what_cannot_be_checked_is_refused(configuration):
     processors = configuration["processors"]
     modes = {name: item["error_mode"] for name, item in processors.items() if "error_mode" in (item or {})}
