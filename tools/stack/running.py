@@ -48,6 +48,7 @@ class Runner:
     def start(self, name: str, **variables: str) -> None:
         """Starts one program that does not run, with these variables besides those of the plan, and waits for it."""
         self._refuse_running([name])
+        self._reap(name)
         service = self.plan.services()[name]
         environment = dict(service.environment) | variables
         self._launch(Service(name, service.command, environment, service.health))
@@ -56,11 +57,14 @@ class Runner:
     def stop(self, *names: str) -> None:
         """Asks these programs to end, or all; returns when they have."""
         processes.stop(self.plan.folder, names or SERVICES, self._say)
+        for name in names or SERVICES:
+            self._reap(name)
 
     def kill(self, name: str) -> None:
         """Ends one program as if it had crashed."""
         for running in processes.recorded(self.plan.folder, [name]):
             processes.kill(running)
+        self._reap(name)
 
     def log(self, name: str) -> str:
         """All that the program has said in this folder, also before it was started again."""
@@ -72,7 +76,6 @@ class Runner:
             raise RunsAlready(f"the stack in {self.plan.folder} runs already: {', '.join(there)}")
 
     def _launch(self, service: Service) -> None:
-        self._reap(service.name)
         log = self._log_file(service.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -95,7 +98,7 @@ class Runner:
         processes.record(self.plan.folder, service.name, child.pid, service.health)
 
     def _reap(self, name: str) -> None:
-        """Takes note of the end of a program that was started here before, as its parent has to."""
+        """Takes note of the end of a program that was started here, as its parent has to."""
         child = self._children.pop(name, None)
         if child:
             child.wait()
