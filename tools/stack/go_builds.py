@@ -211,7 +211,8 @@ COLLECTOR = GoProgram(
     "otelcol",
     COLLECTOR_VERSION,
     "3 to 10 minutes the first time, with some 500 MB of modules",
-    MANIFEST.read_text(encoding="utf-8"),
+    # Not the text, whose comments build nothing.
+    repr(manifest_modules(MANIFEST.read_text(encoding="utf-8"))),
     _build_collector,
 )
 JAEGER = GoProgram(

@@ -73,7 +73,10 @@ class Runner:
     def _refuse_running(self, names: Iterable[str]) -> None:
         there = [running.name for running in processes.recorded(self.plan.folder, names) if running.alive()]
         if there:
-            raise RunsAlready(f"the stack in {self.plan.folder} runs already: {', '.join(there)}")
+            raise RunsAlready(
+                f"the stack in {self.plan.folder} runs already: {', '.join(there)}. "
+                "`make stack-status` shows it, `make stack-stop` ends it"
+            )
 
     def _launch(self, service: Service) -> None:
         log = self._log_file(service.name)
