@@ -379,7 +379,6 @@ def _scalar(statement: str) -> str:
 
 def blocks() -> dict[str, str]:
     """What stands between the comments, by their names."""
-    version = package_version()
     return {
         "resources": block(resource_statements(), 10),
         "scopes": block(scope_statements(), 10),
@@ -388,8 +387,13 @@ def blocks() -> dict[str, str]:
         "metrics": block(metric_statements(), 10),
         "points": block(point_statements(), 10),
         "rules": block(rule_statements(Thresholds()), 10),
-        "versions": f"      fhirpath.package.version: {text(version)}\n"
-        f"      fhirpath.package.schema_url: {text(semconv.SCHEMA_URL)}",
+        "versions": "\n".join(
+            f"{' ' * 8}- name: {name}\n{' ' * 10}value: {text(value)}"
+            for name, value in (
+                ("fhirpath.package.version", package_version()),
+                ("fhirpath.package.schema_url", semconv.SCHEMA_URL),
+            )
+        ),
     }
 
 
