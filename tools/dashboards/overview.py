@@ -11,6 +11,7 @@ from tools.dashboards.promql import (
     FAILED,
     GRAVE,
     INSTANCE,
+    MEMORY_RISE,
     MODE,
     RESULTS,
     SERVICE,
@@ -203,7 +204,7 @@ STATE: tuple[Panel, ...] = (
         " kept: the attribute fhirpath.memory.rss.growth of long evaluations tells which expression.",
         (Query(summed(selected(series(semconv.PROCESS_MEMORY_USAGE)), "instance"), "{{instance}}"),),
         "bytes",
-        width=8,
+        width=12,
     ),
     Chart(
         "Memory of the embedded databases",
@@ -216,7 +217,18 @@ STATE: tuple[Panel, ...] = (
             ),
         ),
         "bytes",
-        width=8,
+        width=12,
+    ),
+    Chart(
+        "How far an evaluation raises memory",
+        "Does an evaluation need much memory while it runs? Of those that take 50 ms or more. The process must have room"
+        " for as many of them as run at once.",
+        (
+            Query(quantile(0.5, MEMORY_RISE, by=MODE, over="$__range"), f"p50 {legend(MODE)}"),
+            Query(quantile(0.95, MEMORY_RISE, by=MODE, over="$__range"), f"p95 {legend(MODE)}"),
+        ),
+        "bytes",
+        width=12,
     ),
     Chart(
         "Items in a result",
@@ -226,7 +238,7 @@ STATE: tuple[Panel, ...] = (
             Query(quantile(0.95, RESULTS, by=MODE), f"p95 {{{{{MODE}}}}}"),
         ),
         "short",
-        width=8,
+        width=12,
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -134,12 +135,11 @@ def built(page: Dashboard) -> model.Dashboard:
     )
     for variable in page.variables:
         builder = builder.with_variable(_choice(variable))
-    identity = 0
+    identities = itertools.count(1)
     for row in page.rows:
-        builder = builder.with_row(dashboard.Row(row.title))
+        builder = builder.with_row(dashboard.Row(row.title).id(next(identities)))
         for panel in row.panels:
-            identity += 1
-            builder = builder.with_panel(BUILDERS[type(panel)](panel).id(identity))
+            builder = builder.with_panel(BUILDERS[type(panel)](panel).id(next(identities)))
     return builder.build()
 
 

@@ -96,14 +96,12 @@ COMPILATION = (
         " the cache holds, or literals written into the text. Use variables, or make the cache larger.",
         (Query(share(rate(REQUESTS, 'result="hit"'), rate(REQUESTS)), "hits"),),
         "percentunit",
-        width=8,
     ),
     Chart(
         "Look-ups",
         "How often is the cache asked, and how often in vain?",
         (Query(rate(REQUESTS, by="result"), "{{result}}"),),
         "ops",
-        width=8,
         stacked=True,
     ),
     Chart(
@@ -116,7 +114,6 @@ COMPILATION = (
             ),
         ),
         "percentunit",
-        width=8,
         limits=(0.2, 0.4),
     ),
 )
