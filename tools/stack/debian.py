@@ -50,7 +50,9 @@ class DebianPackage:
             if not (folder / self.program).is_file():
                 raise BuildFailed(f"Debian's package {self.package} {version} has no {self.program}.")
             # Debian has its scripts and styles in packages of their own.
-            say(f"  unpacked; its API works, its pages only once it is installed (apt install {self.package})")
+            say(
+                f"  unpacked; its API works, its pages only once it is installed (apt install {self.package})"
+            )
 
         cache.mkdir(parents=True, exist_ok=True)
         return make_once(cache / f"{self.package}-debian-{version}", make, say) / self.program

@@ -89,6 +89,12 @@ def test_the_manifest_is_of_one_version():
     assert set(versions.values()) == {f"v{go_builds.COLLECTOR_VERSION}"}
 
 
+def test_containers_run_the_same_versions():
+    composed = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    assert f"/opentelemetry-collector-contrib:{go_builds.COLLECTOR_VERSION}\n" in composed
+    assert f"/jaeger:{go_builds.JAEGER_VERSION}\n" in composed
+
+
 @pytest.mark.parametrize("program", [OTELCOL, JAEGER], ids=lambda program: program.name)
 def test_a_program_is_built_once(program, path, cache, said, tmp_path):
     go = path("go", GO)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -185,6 +186,17 @@ def test_a_process_has_one_beginning_until_it_has_ended():
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
         assert processes.beginning(other.pid) == ""
     assert processes.beginning(other.pid) == ""
+
+
+@pytest.mark.skipif(not shutil.which("ps"), reason="no ps here")
+def test_where_there_is_no_proc_ps_tells_the_beginning():
+    mine = processes._beginning_by_ps(os.getpid())
+    assert mine
+    assert mine == processes._beginning_by_ps(os.getpid())
+    with subprocess.Popen([sys.executable, "-c", ""]) as other:
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert processes._beginning_by_ps(other.pid) == ""
+    assert processes._beginning_by_ps(other.pid) == ""
 
 
 def test_a_port_that_is_taken_is_told_with_its_variable_before_anything_starts(start, tmp_path):
