@@ -12,8 +12,12 @@ TELEMETRY_TESTS := $(addprefix tests/unit/,analysis sampling telemetry $(addsuff
   test_configuration test_exporters test_hand_over test_import)) \
   $(addprefix tests/integration/test_,$(addsuffix .py,canary end_to_end faults forks otlp))
 
+# The stack needs nothing but Python itself.
+STACK = python=$$(tools/find-python $(PYTHON)) && "$$python" -m tools.stack
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-duckdb-1.5 test-sdk-1.31 test-sdk-1.39 lint format types imports model docs check clean
+.PHONY: help demo stack stack-stop stack-status stack-programs test stack-test test-duckdb-1.5 test-sdk-1.31 test-sdk-1.39 \
+  lint format types imports model docs check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,10 +25,26 @@ help: ## this list
 demo: $(VENV)/.demo ## set up and run the main job: load synthetic patients, evaluate, show where the time went
 	@$(BIN)/fhirpath-otel demo
 
+stack: ## start collector, Jaeger, Prometheus and Alertmanager without Docker, in .stack/
+	@$(STACK) start
+
+stack-stop: ## end exactly those
+	@$(STACK) stop
+
+stack-status: ## show which of them run and answer
+	@$(STACK) status
+
+stack-programs: ## get those that are not on the PATH: builds the collector and Jaeger with Go, some minutes the first time
+	@$(STACK) programs
+
 test: export FHIRPATH_OTEL_R4_WHEEL := $(R4_WHEEL)
 test: $(VENV)/.dev $(R4_WHEEL) ## set up and run the tests, with coverage
 	@$(BIN)/coverage erase
 	$(BIN)/pytest --cov --cov-report=term $(PYTEST_OPTIONS)
+
+stack-test: export FHIRPATH_OTEL_STACK := 1
+stack-test: $(VENV)/.dev stack-programs ## every test against the real programs, also outages and load; some minutes
+	$(BIN)/pytest tests/stack -m 'stack or stack_load' --capture=no $(PYTEST_OPTIONS)
 
 test-duckdb-1.5: $(VENV_DUCKDB_1_5)/.test ## integration and conformance tests on the other DuckDB that is supported
 	$(VENV_DUCKDB_1_5)/bin/pytest tests/integration tests/conformance $(PYTEST_OPTIONS)
