@@ -72,6 +72,10 @@ imports: $(VENV)/.dev ## import-linter: who may import whom
 model: $(VENV)/.dev $(R4_WHEEL) ## build the element model of FHIR R4 out of HL7's definitions
 	$(BIN)/python tools/build_model.py $(R4_WHEEL) fhirpath_otel/evaluator/r4.json.gz
 
+.PHONY: dashboards
+dashboards: $(VENV)/.dev ## build Grafana's dashboards out of tools/dashboards
+	@$(BIN)/python tools/build_dashboards.py
+
 docs: $(VENV)/.docs ## the documentation, warnings as errors, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 

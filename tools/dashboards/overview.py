@@ -221,8 +221,8 @@ STATE: tuple[Panel, ...] = (
     ),
     Chart(
         "How far an evaluation raises memory",
-        "Does an evaluation need much memory while it runs? Of those that take 50 ms or more. The process must have room"
-        " for as many of them as run at once.",
+        "Does an evaluation need much memory while it runs? Of those that take 50 ms or more. The process must have"
+        " room for as many of them as run at once.",
         (
             Query(quantile(0.5, MEMORY_RISE, by=MODE, over="$__range"), f"p50 {legend(MODE)}"),
             Query(quantile(0.95, MEMORY_RISE, by=MODE, over="$__range"), f"p95 {legend(MODE)}"),

@@ -170,11 +170,9 @@ def _common(builder: Any, panel: Panel) -> Any:
         .unit(panel.unit)
     )
     if panel.limits:
-        colours = (GREEN, *((YELLOW, RED) if len(panel.limits) > 1 else (RED,)))
+        colours = (YELLOW, RED)[-len(panel.limits) :]
         steps = [model.Threshold(None, GREEN)]
-        steps += [
-            model.Threshold(limit, colour) for limit, colour in zip(panel.limits, colours[1:], strict=True)
-        ]
+        steps += [model.Threshold(limit, colour) for limit, colour in zip(panel.limits, colours, strict=True)]
         builder = builder.thresholds(dashboard.ThresholdsConfig().steps(steps))
     if panel.repeat:
         builder = builder.repeat(panel.repeat).repeat_direction("h")
