@@ -1,5 +1,6 @@
 # Everything a developer does, with Python ≥ 3.10 and make as the only needs. `make help` lists it.
-# PYTHON=… names the Python to use, VENV=… where its environment goes, PYTEST_OPTIONS=… what pytest is told besides.
+# PYTHON=… names the Python to use, VENV=… where its environment goes, PYTEST_OPTIONS=… what pytest is told besides,
+# OVERLAYS=… what the stack's collector reads after its own configuration.
 
 VENV ?= .venv
 VENV_DUCKDB_1_5 ?= .venv-duckdb-1.5
@@ -26,7 +27,7 @@ demo: $(VENV)/.demo ## set up and run the main job: load synthetic patients, eva
 	@$(BIN)/fhirpath-otel demo
 
 stack: ## start collector, Jaeger, Prometheus and Alertmanager without Docker, in .stack/
-	@$(STACK) start
+	@$(STACK) start $(OVERLAYS:%=--overlay %)
 
 stack-stop: ## end exactly those
 	@$(STACK) stop
