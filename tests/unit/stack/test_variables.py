@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
         ("SLOW_THRESHOLD_MS", "1s"),
         ("OTELCOL_MEMORY_LIMIT_MIB", "0"),
         ("OTELCOL_QUEUE_SPANS", "-1"),
+        ("OTELCOL_QUEUE_SPANS", "2047"),
         ("BASELINE_PERCENTAGE", "101"),
         ("JAEGER_OTLP_INSECURE", "no"),
         ("OTELCOL_DIMENSIONS", "measure"),
@@ -36,6 +37,14 @@ def test_a_wrong_value_is_told_with_its_variable_and_what_is_needed(name, value)
 def test_every_wrong_value_is_told_at_once():
     with pytest.raises(StackFailure, match=r"(?s)DECISION_WAIT=5:.*BASELINE_PERCENTAGE=x:"):
         refuse_wrong_values({"BASELINE_PERCENTAGE": "x", "DECISION_WAIT": "5"})
+
+
+def test_the_smallest_queue_holds_what_is_handed_over_at_once():
+    configuration = (ROOT / "collector-config" / "otelcol.yaml").read_text(encoding="utf-8")
+    smallest = re.search(r"min_size: (\d+)", configuration)[1]
+    refuse_wrong_values({"OTELCOL_QUEUE_SPANS": smallest})
+    with pytest.raises(StackFailure):
+        refuse_wrong_values({"OTELCOL_QUEUE_SPANS": str(int(smallest) - 1)})
 
 
 def test_defaults_and_examples_are_right():
