@@ -68,7 +68,7 @@ def test_every_block_is_of_one_of_the_programs():
     assert (len(COLLECTOR), len(JAEGER), len(KUBERNETES)) == (5, 3, 2)
 
 
-@pytest.mark.parametrize("block", COLLECTOR, ids=lambda block: "-".join(block))
+@pytest.mark.parametrize("block", COLLECTOR, ids="-".join)
 def test_the_collector_takes_it(stack_programs, block, tmp_path):
     made = validated(stack_programs["otelcol"], combined(block), tmp_path)
     assert made.returncode == 0, made.stderr

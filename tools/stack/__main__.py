@@ -120,7 +120,7 @@ def start(folder: Path, overlays: Sequence[Path]) -> int:
     print(f"{'logs':<13} {folder / 'logs'}; data beside them, kept until you delete {folder}")
     if overlays:
         print(f"\nThe collector also reads {', '.join(map(str, overlays))}; what applications need then,")
-        print("docs/stack.md tells in its section on security")
+        print("docs/stack.md tells in its section on certificates")
     else:
         print("\nWhat an application needs:")
         print(f"export OTEL_SERVICE_NAME=my-service\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{grpc}")

@@ -23,7 +23,7 @@ def _looks_like(pattern: str, what: str) -> _Form:
 
 # A duration without its unit is nanoseconds to the programs, and they take it.
 _DURATION = _looks_like(r"(\d+(\.\d+)?(ms|s|m|h))+", "a number with its unit, such as 500ms, 5s or 72h")
-_FORMS = {
+FORMS = {
     "DECISION_WAIT": _DURATION,
     "JAEGER_RETENTION": _DURATION,
     "SLOW_THRESHOLD_MS": _at_least(1),
@@ -42,7 +42,7 @@ def refuse_wrong_values(variables: Mapping[str, str]) -> None:
     """Raises StackFailure if a variable of docs/stack.md has not the form that its program needs."""
     wrong = [
         f"  {name}={variables[name]}: needs {form}"
-        for name, (fits, form) in _FORMS.items()
+        for name, (fits, form) in FORMS.items()
         if variables.get(name) and not fits(variables[name])
     ]
     if wrong:
