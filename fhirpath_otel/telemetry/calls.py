@@ -49,9 +49,9 @@ def watch_calls(
     def call(*arguments: Any, **named: Any) -> Any:
         if not (recorder.recording or recorder.is_recording()):
             return function(*arguments, **named)
-        seen, watch, note, count = calls.last
+        seen, watch, note = calls.last
         if seen() is not get_current():
-            seen, watch, note, count = calls.find(get_current())
+            seen, watch, note = calls.find(get_current())
         if watch is None:
             return calls.judged(arguments, named)
         unpaid = False
@@ -80,31 +80,32 @@ def watch_calls(
         if duration_ns > watch.limit_ns:
             calls.late(watch, started_ns, weight, None, result, begun=True, unpaid=unpaid)
         elif weight == 1:
-            note(duration_ns)
             try:
-                count(len(result))
+                note((duration_ns, len(result)))
             except TypeError:
-                count(1)
+                note((duration_ns, 1))
         else:
-            watch.weighed.append((duration_ns, _size(result), weight))
+            watch.weighed.extend((duration_ns, _size(result), weight))
         return result
 
     return call  # type: ignore[return-value]
 
 
-Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[int], None], Callable[[int], None]]
-"""The context of the last call, the watch for calls in it, and what takes their durations and results."""
+Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[tuple[int, int]], None]]
+"""The context of the last call, the watch for calls in it, and what takes the duration and results of one."""
 
 
-def _nowhere(_: int = 0) -> None:
+def _nowhere(_: object = None) -> None:
     return None
 
 
-_NONE: Last = (_nowhere, None, _nowhere, _nowhere)
+_NONE: Last = (_nowhere, None, _nowhere)
 
 
 class _Calls:
     """The calls of one function. Threads may share it."""
+
+    __slots__ = ("_describe", "_function", "_known", "_recorder", "_with_operators", "last")
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class _Calls:
         watch = self._known.find(context, self._recorder.caller_kind(context), self)
         if watch is not None:
             watch.only_stage, watch.has_operators = semconv.IN_MEMORY, self._with_operators is not None
-            self.last = (weakref.ref(context), watch, watch.durations.append, watch.results.append)
+            self.last = (weakref.ref(context), watch, watch.plain.extend)
             return self.last
         return _NONE
 
@@ -133,7 +134,7 @@ class _Calls:
         """What falls on a call for which there was no pass left; None where it finds another watch."""
         if watch.retired:
             return None
-        if len(watch.durations) + len(watch.weighed) >= CALLS_BATCH:
+        if watch.waiting() >= CALLS_BATCH:
             self._recorder.add_up(watch)
         return watch.turn()
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, repeat
 from operator import length_hint
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fhirpath_otel import semconv
 
@@ -120,18 +120,32 @@ class Known:
     recorders may share what is compiled.
     """
 
-    __slots__ = ("by_kind", "last")
+    __slots__ = ("_others", "first", "last")
 
     def __init__(self) -> None:
-        self.by_kind: dict[Kind, Watch] = {}
+        # Most have callers of one kind only, and a dictionary takes 230 bytes.
+        self.first: tuple[Kind, Watch] | None = None
+        self._others: dict[Kind, Watch] | None = None
         self.last: tuple[Callable[[], Context | None], Watch | None, object] = (_nobody, None, None)
 
     def find(self, context: Context, kind: Kind | None, owner: object) -> Watch | None:
         """The owner's watch for callers of this kind, whose context this is."""
-        watch = None if kind is None else self.by_kind.get(kind)
+        watch = None
+        if kind is not None and self.first is not None:
+            if self.first[0] is kind:
+                watch = self.first[1]
+            elif self._others is not None:
+                watch = self._others.get(kind)
         if watch is not None:
             self.last = weakref.ref(context), watch, owner
         return watch
+
+    def add(self, kind: Kind, watch: Watch) -> None:
+        """The watch for callers of this kind from now on."""
+        if self.first is None or self.first[0] is kind:
+            self.first = kind, watch
+        else:
+            self._others = {**(self._others or {}), kind: watch}
 
 
 class Watch:
@@ -147,8 +161,8 @@ class Watch:
 
     What waits to be added up: `noted` are `width` numbers of each ordinary evaluation, namely its duration, its results
     (-1 where they are not known) and the nanoseconds of each of its `stages`; `plain` are the first two where stages
-    are not recorded. Of calls `durations` and `results`; `weighed` are calls that stand for more than themselves, with
-    duration, results and weight. All but these are numbers: lists and tuples would keep the garbage collector busy.
+    are not recorded, and of calls; `weighed` are calls that stand for more than themselves, each with three numbers, of
+    which the last is the weight. All of it are numbers: lists and tuples would keep the garbage collector busy.
 
     `quick` is what the quickest way of ending an evaluation needs: how long it may have taken at most, to whom its
     numbers go, and which stages it has, of `STAGES_OF`.
@@ -169,7 +183,6 @@ class Watch:
         "changed_at",
         "changed_mean_ns",
         "detail",
-        "durations",
         "expression",
         "has_operators",
         "interval",
@@ -182,7 +195,6 @@ class Watch:
         "passes",
         "plain",
         "quick",
-        "results",
         "retired",
         "route",
         "settled",
@@ -230,9 +242,7 @@ class Watch:
         self.width = 2 + len(stages)
         self.noted: deque[int] = deque()
         self.plain: deque[int] = deque()
-        self.durations: deque[int] = deque()
-        self.results: deque[int] = deque()
-        self.weighed: deque[tuple[int, int, int]] = deque()
+        self.weighed: deque[int] = deque()
         self._lock = Lock()
         self._passes_to = passes or _never
         self._affords = affords
@@ -340,12 +350,11 @@ class Watch:
 
     def is_idle(self) -> bool:
         """Whether there is nothing to add up."""
-        return not (self.noted or self.plain or self.durations or self.weighed or self._round)
+        return not (self.noted or self.plain or self.weighed or self._round)
 
     def waiting(self) -> int:
         """How many evaluations wait to be added up."""
-        noted = len(self.noted) // self.width + len(self.plain) // 2
-        return noted + len(self.durations) + len(self.weighed)
+        return len(self.noted) // self.width + len(self.plain) // 2 + len(self.weighed) // 3
 
     def take_unpaid(self, most: int) -> int:
         """The draws that could not be paid, at most so many, to be counted."""
@@ -362,8 +371,7 @@ class Watch:
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""
         self._lock = Lock()
-        self.weighed.clear()
-        for waiting in (self.noted, self.plain, self.durations, self.results):
+        for waiting in (self.noted, self.plain, self.weighed):
             waiting.clear()
         self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)
@@ -380,12 +388,9 @@ class Watch:
         self.passes = repeat(True, self._passed_length)
 
 
-Item = TypeVar("Item")
-
-
-def drained(waiting: deque[Item]) -> list[Item]:
+def drained(waiting: deque[int]) -> list[int]:
     """What waits to be added up, and waits no more."""
-    found: list[Item] = []
+    found: list[int] = []
     with contextlib.suppress(IndexError):
         found.extend(islice(iter(waiting.popleft, None), len(waiting)))
     return found
