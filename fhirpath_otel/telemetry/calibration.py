@@ -104,7 +104,7 @@ def _fold_of_calls(recorder: Recorder, account: _Account) -> float:
     watch, found = recorder.watches[0], []
     for _ in range(ROUNDS):
         for duration_ns in range(80_000, 80_000 + 10 * CALLS_BATCH, 10):
-            watch.plain.extend((duration_ns, 3))
+            watch.plain.fromlist([duration_ns, 3])
         account.folded_ns = 0
         recorder.add_up(watch)
         found.append(account.folded_ns / CALLS_BATCH)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_get_current = otel_context.get_current
+
 Describe = Callable[[Evaluation], None]
 """Notes what is evaluated: engine, template, mode."""
 
@@ -43,15 +45,15 @@ def watch_calls(
     returns, raises and is named stays as it is.
     """
     calls = _Calls(recorder, function, describe, with_operators)
-    begun, get_current, clock = recorder.under_way.begun, otel_context.get_current, perf_counter_ns
+    begun = recorder.under_way.begun
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         if not (recorder.recording or recorder.is_recording()):
             return function(*arguments, **named)
         seen, watch, note = calls.last
-        if seen() is not get_current():
-            seen, watch, note = calls.find(get_current())
+        if seen() is not _get_current():
+            seen, watch, note = calls.find(_get_current())
         if watch is None:
             return calls.judged(arguments, named)
         unpaid = False
@@ -60,7 +62,7 @@ def watch_calls(
             if turn is None or turn.drawn or turn.detailed:
                 return calls.judged(arguments, named, turn)
             unpaid = turn.unpaid
-        started_ns, weight = clock(), 1
+        started_ns, weight = perf_counter_ns(), 1
         if watch.timed_one_in > 1:
             weight = 0 if next(watch.untimed, False) else watch.weight()
         if not weight:
@@ -76,22 +78,22 @@ def watch_calls(
         except BaseException as error:
             calls.late(watch, started_ns, weight, type(error).__name__, begun=True, unpaid=unpaid)
             raise
-        duration_ns = clock() - started_ns
+        duration_ns = perf_counter_ns() - started_ns
         if duration_ns > watch.limit_ns:
             calls.late(watch, started_ns, weight, None, result, begun=True, unpaid=unpaid)
         elif weight == 1:
             try:
-                note((duration_ns, len(result)))
+                note([duration_ns, len(result)])
             except TypeError:
-                note((duration_ns, 1))
+                note([duration_ns, 1])
         else:
-            watch.weighed.extend((duration_ns, _size(result), weight))
+            watch.weighed.fromlist([duration_ns, _size(result), weight])
         return result
 
     return call  # type: ignore[return-value]
 
 
-Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[tuple[int, int]], None]]
+Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[list[int]], None]]
 """The context of the last call, the watch for calls in it, and what takes the duration and results of one."""
 
 
@@ -123,10 +125,10 @@ class _Calls:
 
     def find(self, context: Context) -> Last:
         """The watch for calls in this context; None before the first of them was judged."""
-        watch = self._known.find(context, self._recorder.caller_kind(context), self)
+        watch = self._known.of(self._recorder.caller_kind(context))
         if watch is not None:
             watch.only_stage, watch.has_operators = semconv.IN_MEMORY, self._with_operators is not None
-            self.last = (weakref.ref(context), watch, watch.plain.extend)
+            self.last = (weakref.ref(context), watch, watch.note_plain)
             return self.last
         return _NONE
 

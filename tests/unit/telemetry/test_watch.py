@@ -109,7 +109,7 @@ def test_threads_neither_skip_nor_double_a_draw():
 
 def test_what_waits_is_taken_once_and_forgotten_in_a_forked_child():
     watching = watch()
-    watching.noted.extend((3, 1, 2))
+    watching.noted.fromlist([3, 1, 2])
     assert drained(watching.noted) == [3, 1, 2]
     assert drained(watching.noted) == []
     for waiting in (watching.noted, watching.plain, watching.weighed):
