@@ -6,7 +6,6 @@ with what it sees on the spot.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
@@ -104,8 +103,8 @@ def _fold_of_calls(recorder: Recorder, account: _Account) -> float:
     """Nanoseconds that adding up one call takes."""
     watch, found = recorder.watches[0], []
     for _ in range(ROUNDS):
-        watch.durations.extend(range(80_000, 80_000 + 10 * CALLS_BATCH, 10))
-        watch.results.extend(itertools.repeat(3, CALLS_BATCH))
+        for duration_ns in range(80_000, 80_000 + 10 * CALLS_BATCH, 10):
+            watch.plain.fromlist([duration_ns, 3])
         account.folded_ns = 0
         recorder.add_up(watch)
         found.append(account.folded_ns / CALLS_BATCH)

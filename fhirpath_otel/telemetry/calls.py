@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_get_current = otel_context.get_current
+
 Describe = Callable[[Evaluation], None]
 """Notes what is evaluated: engine, template, mode."""
 
@@ -43,15 +45,15 @@ def watch_calls(
     returns, raises and is named stays as it is.
     """
     calls = _Calls(recorder, function, describe, with_operators)
-    begun, get_current, clock = recorder.under_way.begun, otel_context.get_current, perf_counter_ns
+    begun = recorder.under_way.begun
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         if not (recorder.recording or recorder.is_recording()):
             return function(*arguments, **named)
-        seen, watch, note, count = calls.last
-        if seen() is not get_current():
-            seen, watch, note, count = calls.find(get_current())
+        seen, watch, note = calls.last
+        if seen() is not _get_current():
+            seen, watch, note = calls.find(_get_current())
         if watch is None:
             return calls.judged(arguments, named)
         unpaid = False
@@ -60,7 +62,7 @@ def watch_calls(
             if turn is None or turn.drawn or turn.detailed:
                 return calls.judged(arguments, named, turn)
             unpaid = turn.unpaid
-        started_ns, weight = clock(), 1
+        started_ns, weight = perf_counter_ns(), 1
         if watch.timed_one_in > 1:
             weight = 0 if next(watch.untimed, False) else watch.weight()
         if not weight:
@@ -76,35 +78,36 @@ def watch_calls(
         except BaseException as error:
             calls.late(watch, started_ns, weight, type(error).__name__, begun=True, unpaid=unpaid)
             raise
-        duration_ns = clock() - started_ns
+        duration_ns = perf_counter_ns() - started_ns
         if duration_ns > watch.limit_ns:
             calls.late(watch, started_ns, weight, None, result, begun=True, unpaid=unpaid)
         elif weight == 1:
-            note(duration_ns)
             try:
-                count(len(result))
+                note([duration_ns, len(result)])
             except TypeError:
-                count(1)
+                note([duration_ns, 1])
         else:
-            watch.weighed.append((duration_ns, _size(result), weight))
+            watch.weighed.fromlist([duration_ns, _size(result), weight])
         return result
 
     return call  # type: ignore[return-value]
 
 
-Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[int], None], Callable[[int], None]]
-"""The context of the last call, the watch for calls in it, and what takes their durations and results."""
+Last = tuple[Callable[[], "Context | None"], "Watch | None", Callable[[list[int]], None]]
+"""The context of the last call, the watch for calls in it, and what takes the duration and results of one."""
 
 
-def _nowhere(_: int = 0) -> None:
+def _nowhere(_: object = None) -> None:
     return None
 
 
-_NONE: Last = (_nowhere, None, _nowhere, _nowhere)
+_NONE: Last = (_nowhere, None, _nowhere)
 
 
 class _Calls:
     """The calls of one function. Threads may share it."""
+
+    __slots__ = ("_describe", "_function", "_known", "_recorder", "_with_operators", "last")
 
     def __init__(
         self,
@@ -122,10 +125,10 @@ class _Calls:
 
     def find(self, context: Context) -> Last:
         """The watch for calls in this context; None before the first of them was judged."""
-        watch = self._known.find(context, self._recorder.caller_kind(context), self)
+        watch = self._known.of(self._recorder.caller_kind(context))
         if watch is not None:
             watch.only_stage, watch.has_operators = semconv.IN_MEMORY, self._with_operators is not None
-            self.last = (weakref.ref(context), watch, watch.durations.append, watch.results.append)
+            self.last = (weakref.ref(context), watch, watch.note_plain)
             return self.last
         return _NONE
 
@@ -133,7 +136,7 @@ class _Calls:
         """What falls on a call for which there was no pass left; None where it finds another watch."""
         if watch.retired:
             return None
-        if len(watch.durations) + len(watch.weighed) >= CALLS_BATCH:
+        if watch.waiting() >= CALLS_BATCH:
             self._recorder.add_up(watch)
         return watch.turn()
 

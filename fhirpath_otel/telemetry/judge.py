@@ -118,7 +118,7 @@ class Judge:
         if watch is not None:
             if self.governor.detail != semconv.AUTO:
                 self.governor.choose(watch)
-            known.by_kind[kind] = watch
+            known.add(kind, watch)
         return watch
 
 

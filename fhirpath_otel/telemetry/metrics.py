@@ -222,25 +222,24 @@ class Instruments:
         began_ns = thread_time_ns()
         untimed = watch.unaccounted()
         noted, plain = drained(watch.noted), drained(watch.plain)
-        durations = noted[:: watch.width] + plain[::2] + drained(watch.durations)
-        weighed = drained(watch.weighed)
-        self._under_way.added_up += len(durations) + len(weighed)
-        evaluations = len(durations) + sum(weight for *_, weight in weighed) + untimed
+        durations, weighed = noted[:: watch.width] + plain[::2], drained(watch.weighed)
+        self._under_way.added_up += len(durations) + len(weighed) // 3
+        evaluations = len(durations) + sum(weighed[2::3]) + untimed
         if not evaluations:
             return
         try:
             durations.sort()
             detailed = len(noted) // watch.width
             self._add_stages(watch, noted)
-            counts = (*noted[1 :: watch.width], *plain[1::2], *drained(watch.results))
+            counts = noted[1 :: watch.width] + plain[1::2]
             self._add_sums(watch, durations, sorted(count for count in counts if count >= 0))
-            for duration_ns, count, weight in weighed:
+            for duration_ns, count, weight in zip(weighed[::3], weighed[1::3], weighed[2::3], strict=True):
                 self._add_sums(watch, [duration_ns], [count], weight)
             if untimed:
                 # They await the next one that is timed; until now the mean stands for them.
                 self._add_sums(watch, [round(watch.mean_ns)], [], untimed)
             if weighed:
-                durations = sorted([*durations, *(call[0] for call in weighed)])
+                durations = sorted(durations + weighed[::3])
             timed = len(durations)
             self._count(watch, durations, evaluations)
             detailed = timed if watch.only_stage is not None else detailed

@@ -267,15 +267,15 @@ class Recorder:
                 count, sql_ns, stages = evaluation.result_count, evaluation.sql_active_ns, evaluation.stages
                 if consumer_ns is not None and count is not None:
                     duration_ns = (evaluation.end_ns or perf_counter_ns()) - evaluation.start_ns - consumer_ns
-                    numbers: tuple[int, ...] = ()
+                    numbers: list[int] = []
                     if shape == PLAIN:
-                        numbers = duration_ns, count
+                        numbers = [duration_ns, count]
                     elif len(stages) == shape and sql_ns is not None:
                         parse_ns = stages[0][2] - stages[0][1]
                         if shape == SQL_STAGES:
-                            numbers = duration_ns, count, parse_ns, sql_ns
+                            numbers = [duration_ns, count, parse_ns, sql_ns]
                         elif evaluation.in_memory_active_ns is not None:
-                            numbers = duration_ns, count, parse_ns, evaluation.in_memory_active_ns, sql_ns
+                            numbers = [duration_ns, count, parse_ns, evaluation.in_memory_active_ns, sql_ns]
                     if numbers and duration_ns <= most_ns:
                         note(numbers)
                         evaluation.ordinary = evaluation.context = None
@@ -328,12 +328,12 @@ class Recorder:
                 return None
             evaluation.ordinary = evaluation.context = None
             evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
-            numbers = (duration_ns, -1 if evaluation.result_count is None else evaluation.result_count)
+            numbers = [duration_ns, -1 if evaluation.result_count is None else evaluation.result_count]
             active = evaluation.stage_durations()
             if watch.detail == semconv.STAGE_DETAIL and tuple(active) == watch.stages:
-                watch.noted.extend((*numbers, *active.values()))
+                watch.noted.fromlist([*numbers, *active.values()])
             else:
-                watch.plain.extend(numbers)
+                watch.plain.fromlist(numbers)
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
         return evaluation.outcome

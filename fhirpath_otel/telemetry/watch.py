@@ -9,15 +9,14 @@ added up `BATCH` at a time.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice, repeat
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import repeat
 from operator import length_hint
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fhirpath_otel import semconv
 
@@ -63,7 +62,7 @@ STAGES_OF = {
 }
 """The stages of evaluations of what is compiled already, and how many they are."""
 
-Quick = tuple[int, Callable[[Iterable[int]], None], int]
+Quick = tuple[int, Callable[[list[int]], None], int]
 
 
 class Ordinary(Protocol):
@@ -105,7 +104,7 @@ def _nobody() -> None:
     return None
 
 
-def _nowhere(_: Iterable[int]) -> None:
+def _nowhere(_: list[int]) -> None:
     return None
 
 
@@ -120,18 +119,35 @@ class Known:
     recorders may share what is compiled.
     """
 
-    __slots__ = ("by_kind", "last")
+    __slots__ = ("_others", "first", "last")
 
     def __init__(self) -> None:
-        self.by_kind: dict[Kind, Watch] = {}
+        # Most have callers of one kind only, and a dictionary takes 230 bytes.
+        self.first: tuple[Kind, Watch] | None = None
+        self._others: dict[Kind, Watch] | None = None
         self.last: tuple[Callable[[], Context | None], Watch | None, object] = (_nobody, None, None)
 
     def find(self, context: Context, kind: Kind | None, owner: object) -> Watch | None:
         """The owner's watch for callers of this kind, whose context this is."""
-        watch = None if kind is None else self.by_kind.get(kind)
+        watch = self.of(kind)
         if watch is not None:
             self.last = weakref.ref(context), watch, owner
         return watch
+
+    def of(self, kind: Kind | None) -> Watch | None:
+        """The watch for callers of this kind."""
+        if kind is None or self.first is None:
+            return None
+        if self.first[0] is kind:
+            return self.first[1]
+        return None if self._others is None else self._others.get(kind)
+
+    def add(self, kind: Kind, watch: Watch) -> None:
+        """The watch for callers of this kind from now on."""
+        if self.first is None or self.first[0] is kind:
+            self.first = kind, watch
+        else:
+            self._others = {**(self._others or {}), kind: watch}
 
 
 class Watch:
@@ -147,8 +163,8 @@ class Watch:
 
     What waits to be added up: `noted` are `width` numbers of each ordinary evaluation, namely its duration, its results
     (-1 where they are not known) and the nanoseconds of each of its `stages`; `plain` are the first two where stages
-    are not recorded. Of calls `durations` and `results`; `weighed` are calls that stand for more than themselves, with
-    duration, results and weight. All but these are numbers: lists and tuples would keep the garbage collector busy.
+    are not recorded, and of calls; `weighed` are calls that stand for more than themselves, each with three numbers, of
+    which the last is the weight. A number takes 8 bytes there, and `fromlist` adds all those of an evaluation or none.
 
     `quick` is what the quickest way of ending an evaluation needs: how long it may have taken at most, to whom its
     numbers go, and which stages it has, of `STAGES_OF`.
@@ -169,20 +185,19 @@ class Watch:
         "changed_at",
         "changed_mean_ns",
         "detail",
-        "durations",
         "expression",
         "has_operators",
         "interval",
         "limit_ns",
         "marks",
         "mean_ns",
+        "note_plain",
         "noted",
         "only_stage",
         "outcome",
         "passes",
         "plain",
         "quick",
-        "results",
         "retired",
         "route",
         "settled",
@@ -228,11 +243,8 @@ class Watch:
         self.retired = False
         self.stages = stages
         self.width = 2 + len(stages)
-        self.noted: deque[int] = deque()
-        self.plain: deque[int] = deque()
-        self.durations: deque[int] = deque()
-        self.results: deque[int] = deque()
-        self.weighed: deque[tuple[int, int, int]] = deque()
+        self.noted, self.plain, self.weighed = numbers(), numbers(), numbers()
+        self.note_plain = self.plain.fromlist
         self._lock = Lock()
         self._passes_to = passes or _never
         self._affords = affords
@@ -300,7 +312,7 @@ class Watch:
             self.quick = (-1, _nowhere, PLAIN)
         else:
             usual_ns = round(min(self.usual_ns, self.limit_ns, NEVER))
-            self.quick = (usual_ns, (self.noted if has_stages else self.plain).extend, shape)
+            self.quick = (usual_ns, (self.noted if has_stages else self.plain).fromlist, shape)
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
@@ -340,12 +352,11 @@ class Watch:
 
     def is_idle(self) -> bool:
         """Whether there is nothing to add up."""
-        return not (self.noted or self.plain or self.durations or self.weighed or self._round)
+        return not (self.noted or self.plain or self.weighed or self._round)
 
     def waiting(self) -> int:
         """How many evaluations wait to be added up."""
-        noted = len(self.noted) // self.width + len(self.plain) // 2
-        return noted + len(self.durations) + len(self.weighed)
+        return len(self.noted) // self.width + len(self.plain) // 2 + len(self.weighed) // 3
 
     def take_unpaid(self, most: int) -> int:
         """The draws that could not be paid, at most so many, to be counted."""
@@ -362,9 +373,8 @@ class Watch:
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""
         self._lock = Lock()
-        self.weighed.clear()
-        for waiting in (self.noted, self.plain, self.durations, self.results):
-            waiting.clear()
+        for waiting in (self.noted, self.plain, self.weighed):
+            del waiting[:]
         self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)
         # What the child has inherited shall not take the quickest way, until it has learned anew.
@@ -380,14 +390,16 @@ class Watch:
         self.passes = repeat(True, self._passed_length)
 
 
-Item = TypeVar("Item")
+def numbers() -> array[int]:
+    """Where numbers wait."""
+    return array("q")
 
 
-def drained(waiting: deque[Item]) -> list[Item]:
-    """What waits to be added up, and waits no more."""
-    found: list[Item] = []
-    with contextlib.suppress(IndexError):
-        found.extend(islice(iter(waiting.popleft, None), len(waiting)))
+def drained(waiting: array[int]) -> list[int]:
+    """What waits to be added up, and waits no more. Others may add to it meanwhile, but not take from it."""
+    count = len(waiting)
+    found = waiting[:count].tolist()
+    del waiting[:count]
     return found
 
 

@@ -73,7 +73,7 @@ def test_ordinary_evaluations_are_in_every_metric(make_watching):
     telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(500):
         evaluate(telemetry, known)
-    assert len(set(known.by_kind.values())) == 1
+    assert len(telemetry.recorder.watches) == 1
     for name in ("evaluation.duration", "result.count"):
         assert total(telemetry, f"fhirpath.{name}") == 500
     assert {point.count for point in telemetry.points("fhirpath.stage.duration")} == {500}
@@ -385,3 +385,92 @@ def test_recorders_that_share_what_is_compiled_count_apart(make_watching):
         evaluate(other, known)
     for telemetry in (one, other):
         assert total(telemetry, "fhirpath.evaluation.duration") == 150
+
+
+def begun(telemetry, known, hit=True):
+    evaluation = telemetry.recorder.begin()
+    evaluation.template = template_from("a")
+    evaluation.execution_mode, evaluation.cache_hit, evaluation.compiled_before = semconv.PUSHDOWN, hit, hit
+    telemetry.recorder.expect(evaluation, known)
+    evaluation.stages += [("parse", 0, 500), ("sql", 0, 1_000)]
+    evaluation.result_count, evaluation.consumer_ns, evaluation.sql_active_ns = 2, 0, 1_000
+    return evaluation
+
+
+@pytest.mark.parametrize(
+    ("changes", "stages", "results"),
+    [
+        ({"consumer_ns": None}, {"parse": 1, "sql": 1}, 1),
+        ({"sql_active_ns": None}, {"parse": 1, "sql": 1}, 1),
+        ({"result_count": None}, {"parse": 1, "sql": 1}, 0),
+        ({"stages": [("parse", 0, 500)]}, {}, 1),
+        ({"stages": [("parse", 0, 500), ("collection", 0, 1), ("sql", 0, 9)]}, {}, 1),
+    ],
+)
+def test_one_with_other_notes_than_those_before_it_is_counted_all_the_same(
+    make_watching, changes, stages, results
+):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        telemetry.recorder.finish(begun(telemetry, known))
+    evaluation = begun(telemetry, known)
+    for name, value in changes.items():
+        setattr(evaluation, name, value)
+    telemetry.recorder.finish(evaluation)
+    assert total(telemetry, "fhirpath.evaluation.duration") == 301
+    assert total(telemetry, "fhirpath.result.count") == 300 + results
+    counted = {
+        point.attributes["fhirpath.stage"]: point.count - 300
+        for point in telemetry.points("fhirpath.stage.duration")
+        if point.count > 300
+    }
+    assert counted == stages
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+
+
+def test_one_whose_notes_cannot_be_left_the_quick_way_is_counted_another_way(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        telemetry.recorder.finish(begun(telemetry, known))
+
+    def fail(_):
+        raise RuntimeError("CANARY")
+
+    [watch] = telemetry.recorder.watches
+    evaluation = begun(telemetry, known)
+    watch.quick = (watch.quick[0], fail, watch.quick[2])
+    assert telemetry.recorder.finish(evaluation).reason == semconv.NOT_SELECTED
+    assert total(telemetry, "fhirpath.evaluation.duration") == 301
+
+
+def test_what_a_forked_child_has_inherited_is_not_counted_as_under_way_there(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        telemetry.recorder.finish(begun(telemetry, known))
+    inherited, forgotten = begun(telemetry, known), begun(telemetry, known)
+    telemetry.recorder._instruments._in_child()
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    own = begun(telemetry, known)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 1}
+    telemetry.recorder.finish(inherited)
+    del forgotten
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 1}
+    telemetry.recorder.finish(own)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    assert not telemetry.points("fhirpath.telemetry.dropped")
+
+
+def test_callers_of_several_kinds_find_their_own_watch(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    flags = TraceFlags(TraceFlags.DEFAULT)
+    unsampled = NonRecordingSpan(SpanContext(7, 3, is_remote=True, trace_flags=flags))
+    for _ in range(150):
+        evaluate(telemetry, known)
+        with trace.use_span(unsampled):
+            evaluate(telemetry, known)
+        with telemetry.tracer_provider.get_tracer("host").start_as_current_span("request"):
+            evaluate(telemetry, known)
+    assert len(telemetry.recorder.watches) == 3
+    traces = telemetry.counts("fhirpath.telemetry.traces")
+    assert traces["dropped", "unsampled_parent"] == 150
+    assert sum(traces.values()) == 450

@@ -109,15 +109,15 @@ def test_threads_neither_skip_nor_double_a_draw():
 
 def test_what_waits_is_taken_once_and_forgotten_in_a_forked_child():
     watching = watch()
-    watching.durations.extend((3, 1, 2))
-    assert drained(watching.durations) == [3, 1, 2]
-    assert drained(watching.durations) == []
-    for waiting in (watching.durations, watching.results, watching.noted):
+    watching.noted.fromlist([3, 1, 2])
+    assert drained(watching.noted) == [3, 1, 2]
+    assert drained(watching.noted) == []
+    for waiting in (watching.noted, watching.plain, watching.weighed):
         waiting.append(1)
     watching.set_detail("basic", "basic", NEVER, 5)
     next(watching.untimed)
     watching.forget()
-    assert not any((watching.durations, watching.results, watching.noted))
+    assert not any((watching.noted, watching.plain, watching.weighed))
     assert watching.unaccounted() == 0
 
 
