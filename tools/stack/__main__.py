@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.stack import processes, programs
@@ -44,13 +45,30 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("--folder", type=Path, default=FOLDER, help="of the run: logs, data, pid files")
+        if name == "start":
+            command.add_argument(
+                *("--overlay", "-o"),
+                type=Path,
+                action="append",
+                default=[],
+                help="a configuration file that the collector reads after its own",
+            )
     chosen = parser.parse_args(arguments)
     # Otherwise a program that is being built would go on alone.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if chosen.command == "programs":
             return show_programs(as_json=chosen.json, ours=chosen.ours)
-        return {"start": start, "stop": stop, "status": status}[chosen.command](chosen.folder.resolve())
+        folder = chosen.folder.resolve()
+        if chosen.command == "start":
+            return start(folder, [overlay.resolve() for overlay in chosen.overlay])
+        return {"stop": stop, "status": status}[chosen.command](folder)
+    except OSError as error:
+        say(
+            f"stack: {error.strerror or error}: {error.filename or 'no file'}. The run needs a folder to write to "
+            f"(--folder, now {getattr(chosen, 'folder', FOLDER)}), programs one to be kept in (XDG_CACHE_HOME)"
+        )
+        return 1
     except StackFailure as failure:
         say(f"stack: {failure}")
         return failure.exit_code
@@ -76,10 +94,15 @@ def show_programs(*, as_json: bool, ours: bool) -> int:
     return 0
 
 
-def start(folder: Path) -> int:
+def start(folder: Path, overlays: Sequence[Path]) -> int:
     """Starts the stack in the folder and prints where what is."""
+    missing = [str(overlay) for overlay in overlays if not overlay.is_file()]
+    if missing:
+        raise StackFailure(f"there is no overlay {', '.join(missing)}")
     found = programs.get_all(say)
-    plan = Plan(folder, {name: program.path for name, program in found.items()}, os.environ)
+    plan = Plan(
+        folder, {name: program.path for name, program in found.items()}, os.environ, overlays=overlays
+    )
     say("starting the collector, Jaeger, Prometheus and Alertmanager")
     Runner(plan, say).start_all()
     grpc, web = plan.address("OTLP_GRPC_PORT"), plan.address("OTLP_HTTP_PORT")
@@ -95,8 +118,12 @@ def start(folder: Path) -> int:
     ):
         print(f"{what:<13} {where:<24} {note}")
     print(f"{'logs':<13} {folder / 'logs'}; data beside them, kept until you delete {folder}")
-    print("\nWhat an application needs:")
-    print(f"export OTEL_SERVICE_NAME=my-service\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{grpc}")
+    if overlays:
+        print(f"\nThe collector also reads {', '.join(map(str, overlays))}; what applications need then,")
+        print("docs/stack.md tells in its section on certificates")
+    else:
+        print("\nWhat an application needs:")
+        print(f"export OTEL_SERVICE_NAME=my-service\nexport OTEL_EXPORTER_OTLP_ENDPOINT=http://{grpc}")
     return 0
 
 

@@ -6,7 +6,7 @@ import random
 import socket
 from contextlib import ExitStack, suppress
 
-from tools.stack.failures import PortTaken
+from tools.stack.failures import PortTaken, StackFailure
 from tools.stack.services import PORTS, Plan
 
 # Below those that systems hand out to connections by themselves, which could take one between our look and its use.
@@ -14,14 +14,28 @@ _QUIET = range(20_000, 32_000)
 
 
 def refuse_taken_ports(plan: Plan) -> None:
-    """Raises PortTaken if somebody listens on a port of the plan, or two of its ports are the same."""
+    """Raises PortTaken if somebody listens on a port of the plan, or two of its ports are the same.
+
+    Raises StackFailure where this machine has not the address that they are to listen on.
+    """
+    try:
+        _listening(plan.listen, 0).close()
+    except OSError as error:
+        raise StackFailure(
+            f"STACK_LISTEN={plan.listen} is no address to listen on: {error.strerror or error}. "
+            "It can be 127.0.0.1, another address of this machine, or 0.0.0.0 for all of them"
+        ) from error
     taken = []
+    wanted: dict[int, str] = {}
     with ExitStack() as held:
         for port in PORTS:
             number = plan.port(port.variable)
-            host = plan.listen if port.service in {"otelcol", "jaeger"} else "127.0.0.1"
+            first = wanted.setdefault(number, port.variable)
+            if first != port.variable:
+                taken.append(f"  {number}: {first} and {port.variable} are the same")
+                continue
             try:
-                held.enter_context(_listening(host, number))
+                held.enter_context(_listening(plan.host(port), number))
             except OSError as error:
                 taken.append(
                     f"  {number} ({port.service}, {port.what}): {error.strerror or error}; "

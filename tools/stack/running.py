@@ -12,6 +12,7 @@ from tools.stack.cache import Say, locked
 from tools.stack.failures import DidNotStart, RunsAlready
 from tools.stack.ports import refuse_taken_ports
 from tools.stack.services import SERVICES, Plan, Service
+from tools.stack.variables import refuse_wrong_values
 
 _LINES_SHOWN = 20
 
@@ -28,9 +29,11 @@ class Runner:
     def start_all(self) -> None:
         """Starts every program and waits until each answers.
 
-        Raises RunsAlready or PortTaken before anything is started, and DidNotStart after all was ended again.
+        Raises RunsAlready, PortTaken or, for what was set wrong, StackFailure before anything is started, and
+        DidNotStart after all was ended again.
         """
         folder = self.plan.folder
+        refuse_wrong_values(self.plan.variables)
         with locked(
             folder / "lock", lambda: self._say("somebody else is starting this stack; waiting for them")
         ):
@@ -71,11 +74,14 @@ class Runner:
         return self._log_file(name).read_text(encoding="utf-8", errors="replace")
 
     def _refuse_running(self, names: Iterable[str]) -> None:
-        there = [running.name for running in processes.recorded(self.plan.folder, names) if running.alive()]
+        known = processes.recorded(self.plan.folder, names)
+        there = [running.name for running in known if running.alive()]
+        ended = [running.name for running in known if running.name not in there]
         if there:
             raise RunsAlready(
                 f"the stack in {self.plan.folder} runs already: {', '.join(there)}. "
-                "`make stack-status` shows it, `make stack-stop` ends it"
+                + (f"But {', '.join(ended)} ended by itself. " if ended else "")
+                + "`make stack-status` shows it, `make stack-stop` ends it, `make stack-stop stack` starts it anew"
             )
 
     def _launch(self, service: Service) -> None:

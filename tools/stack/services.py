@@ -78,7 +78,12 @@ class Plan:
 
     def address(self, variable: str) -> str:
         """The host and port where one who runs on this machine reaches that port."""
-        return f"127.0.0.1:{self.port(variable)}"
+        host = self.host(next(port for port in PORTS if port.variable == variable))
+        return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port(variable)}"  # noqa: S104
+
+    def host(self, port: Port) -> str:
+        """The address that the port's program listens on."""
+        return self.listen if port.service in {"otelcol", "jaeger"} else "127.0.0.1"
 
     @property
     def listen(self) -> str:

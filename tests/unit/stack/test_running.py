@@ -150,6 +150,9 @@ def test_it_is_not_started_twice(start):
     with pytest.raises(RunsAlready, match="otelcol, jaeger, prometheus, alertmanager"):
         Runner(runner.plan, print).start_all()
     assert alive(runner.plan.folder) == list(SERVICES)
+    processes.kill(processes.recorded(runner.plan.folder, ["jaeger"])[0])
+    with pytest.raises(RunsAlready, match=r"otelcol, prometheus, alertmanager\. But jaeger ended by itself"):
+        Runner(runner.plan, print).start_all()
 
 
 def test_one_is_killed_and_started_with_another_variable(start):
@@ -209,8 +212,31 @@ def test_a_port_that_is_taken_is_told_with_its_variable_before_anything_starts(s
 
 def test_a_port_that_was_given_twice_is_told(plan):
     twice = free_ports()["OTLP_GRPC_PORT"]
-    with pytest.raises(PortTaken, match="OTLP over HTTP"):
+    with pytest.raises(PortTaken, match=f"{twice}: OTLP_GRPC_PORT and OTLP_HTTP_PORT are the same"):
         refuse_taken_ports(plan(OTLP_GRPC_PORT=twice, OTLP_HTTP_PORT=twice))
+
+
+def test_an_address_that_this_machine_has_not_is_told(plan):
+    with pytest.raises(StackFailure, match=r"STACK_LISTEN=203\.0\.113\.1 is no address to listen on"):
+        refuse_taken_ports(plan(STACK_LISTEN="203.0.113.1"))
+
+
+@pytest.mark.parametrize(("listen", "reached"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])  # noqa: S104
+def test_programs_are_reached_where_they_listen(listen, reached, plan):
+    made = plan(STACK_LISTEN=listen)
+    services = made.services()
+    assert services["otelcol"].health.startswith(f"http://{reached}:")
+    assert services["otelcol"].environment["JAEGER_OTLP_ENDPOINT"].startswith(f"{reached}:")
+    assert services["prometheus"].health.startswith("http://127.0.0.1:")
+    made.write_configuration()
+    targets = made.folder / "configuration" / "prometheus" / "targets" / "local.yml"
+    assert f"{reached}:{made.port('OTELCOL_METRICS_PORT')}" in targets.read_text()
+
+
+def test_a_wrong_value_is_told_before_anything_starts(start, tmp_path):
+    with pytest.raises(StackFailure, match="DECISION_WAIT=5: needs"):
+        start(DECISION_WAIT="5")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["x", "0", "65536", "-1", "4317.0", "٣"])
@@ -259,3 +285,19 @@ def test_the_command_line_shows_and_ends_what_runs(start, capsys):
     assert capsys.readouterr().out == "ended: otelcol, prometheus, alertmanager\n"
     assert command_line.main(["stop", "--folder", str(folder)]) == 0
     assert capsys.readouterr().out == f"nothing runs in {folder}\n"
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "status"])
+def test_a_folder_that_cannot_be_one_is_told(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line.programs, "get_all", lambda say: {})
+    (tmp_path / "file").touch()
+    assert command_line.main([command, "--folder", str(tmp_path / "file")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("stack: ")
+    assert f"--folder, now {tmp_path / 'file'}" in said
+
+
+def test_an_overlay_that_is_not_there_is_told(tmp_path, capsys):
+    missing = tmp_path / "overlay.yaml"
+    assert command_line.main(["start", "--folder", str(tmp_path), "--overlay", str(missing)]) == 1
+    assert f"there is no overlay {missing}" in capsys.readouterr().err

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.stack import variables
+
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "stack.md").read_text(encoding="utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -59,6 +61,28 @@ def test_versions_are_those_of_the_images(name):
     version = image.rpartition(":")[2].removeprefix("v")
     title = {"otelcol": r"OpenTelemetry Collector \(contrib\)"}.get(name, name.capitalize())
     assert re.search(rf"^\| {title} \| {re.escape(version)} \|", PAGE, re.MULTILINE)
+
+
+def test_every_variable_that_is_checked_before_the_start_is_told():
+    assert set(variables.FORMS) <= set(documented())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/stack.md", "docs/scale.md", "docs/runbooks.md"])
+def test_what_is_said_of_make_exists(page):
+    targets = set(
+        re.findall(r"^([a-z0-9.-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"```sh\n.*?```|`[^`\n]+`", text, re.DOTALL))
+    said = {
+        target for goals in re.findall(r"\bmake((?: [a-z][a-z0-9-]+)+)", blocks) for target in goals.split()
+    }
+    assert said <= targets
+
+
+def test_every_overlay_is_told():
+    for overlay in (ROOT / "collector-config").glob("otelcol-*.yaml"):
+        assert f"OVERLAYS=collector-config/{overlay.name}" in PAGE
 
 
 def test_what_was_not_run_is_said():
