@@ -217,7 +217,7 @@ class OwnSdk:
             self._recorder()
         readers += [PeriodicExportingMetricReader(exporter) for exporter in exporters]  # type: ignore[arg-type]
         if readers:
-            provider = MeterProvider(readers, resource=self._get_resource(), shutdown_on_exit=False)
+            provider = MeterProvider(readers, resource=self._metrics_resource(), shutdown_on_exit=False)
             self._meter_providers[provider] = OwnThread()
             metrics.set_meter_provider(provider)
 
@@ -231,6 +231,14 @@ class OwnSdk:
                 resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
             self._resource = resource
         return self._resource
+
+    def _metrics_resource(self) -> Resource:
+        """With an instance, which older SDKs do not make: replicas would overwrite each other's series.
+
+        Spans go without there: in a forked child those SDKs would leave them that of the parent.
+        """
+        resource = self._get_resource()
+        return resource if _INSTANCE in resource.attributes else _as_another_instance(resource)
 
     def _of_host(self, provider: Any, *own: Any) -> list[tuple[OwnThread, Function]]:
         if provider in own or not hasattr(provider, "force_flush"):
@@ -285,15 +293,19 @@ class OwnSdk:
 
     def _child_resource(self) -> Resource:
         """Two processes must not write the same series: the child is another instance of the service."""
-        from opentelemetry.sdk.resources import Resource
-
         resource = self._get_resource()
         if self._tracer_provider is not None and self._tracer_provider.resource != resource:
             own: Resource = self._tracer_provider.resource  # the SDK has seen to it
             return own
         if _INSTANCE in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
             return resource
-        return resource.merge(Resource({_INSTANCE: str(uuid4())}))
+        return _as_another_instance(resource)
+
+
+def _as_another_instance(resource: Resource) -> Resource:
+    from opentelemetry.sdk.resources import Resource
+
+    return resource.merge(Resource({_INSTANCE: str(uuid4())}))
 
 
 def _in_turn(

@@ -70,6 +70,33 @@ def test_spans_and_metrics_arrive_with_headers_and_resource(receivers, run_scrip
         assert encodings == {compression or None}
 
 
+def test_processes_of_one_service_send_metrics_as_instances_of_their_own(receivers, run_script):
+    with receivers["grpc"]() as received:
+        for _ in range(2):
+            run_script(EVALUATE, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint, OTEL_SERVICE_NAME="clinic")
+    assert len(metric_instances(received) - {None}) == 2
+
+
+def test_an_instance_that_the_variables_name_stays(receivers, run_script):
+    with receivers["grpc"]() as received:
+        run_script(
+            EVALUATE,
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_RESOURCE_ATTRIBUTES="service.instance.id=ward-3",
+        )
+    assert metric_instances(received) == {"ward-3"}
+
+
+def metric_instances(received):
+    return {
+        {item.key: item.value.string_value for item in resource.resource.attributes}.get(
+            "service.instance.id"
+        )
+        for request in received.metrics
+        for resource in request.resource_metrics
+    }
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_bottleneck_arrives_on_the_root_span_and_as_a_metric(receivers, run_script, protocol):
     script = EVALUATE.replace('(None, "database")', "(None, None)")
