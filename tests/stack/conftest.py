@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.stack.clients import Alertmanager, Jaeger, Prometheus, get_text
+from tests.stack.figures import FIGURES, Figures
 from tools.stack.ports import free_ports
 from tools.stack.processes import recorded
 from tools.stack.programs import find_all
@@ -148,3 +149,20 @@ def own_stack(make_stack, tmp_path):
     """A stack for one test, which may do to it what it likes."""
     with make_stack(tmp_path) as running:
         yield running
+
+
+def pytest_configure(config):
+    config.stash[FIGURES] = Figures()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    lines = list(config.stash[FIGURES].lines())
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(lines))
+
+
+@pytest.fixture
+def figures(pytestconfig):
+    """Takes what a test measured, for the table at the end."""
+    return pytestconfig.stash[FIGURES]
