@@ -52,7 +52,7 @@ with fo.connect(":memory:") as database:
 flushed = fo.flush(30)
 tell(ids=Ended.ids, flushed=flushed)
 """
-SPANS_THAT_WAIT = 512
+SPANS_THAT_WAIT = 128
 
 
 class Application:
@@ -84,6 +84,8 @@ def evaluating(stack, service, folder, data):
         service,
         OTEL_METRIC_EXPORT_INTERVAL="1000",
         OTEL_BSP_MAX_QUEUE_SIZE=str(SPANS_THAT_WAIT),
+        OTEL_BSP_MAX_EXPORT_BATCH_SIZE=str(SPANS_THAT_WAIT // 2),
+        OTEL_PYTHON_FHIRPATH_OVERHEAD_BUDGET="1",
         OTEL_PYTHON_FHIRPATH_BASELINE_RATE="1",
         OTEL_PYTHON_FHIRPATH_MAX_TRACES_PER_SECOND="10000",
     )

@@ -141,7 +141,7 @@ def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_pat
             faulty.start("otelcol", DECISION_WAIT=f"{wait}s")
             again = len(kept.acknowledged), len(open_.acknowledged)
             eventually(lambda: len(kept.acknowledged) > again[0] and len(open_.acknowledged) > again[1])
-        all_arrive(faulty, kept)
+        lost_of_kept = len(kept.acknowledged.keys() - all_arrive(faulty, kept))
         # The answer to a call that the kill came between is not there either, so that these are all.
         there = all_arrive(faulty, open_, {one for one, at in open_.acknowledged.items() if at > killed})
         lost = len(open_.acknowledged.keys() - there)
@@ -151,7 +151,7 @@ def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_pat
         f"Collector killed at {rate:,} spans/s, half of them undecided",
         decision_wait=f"{wait} s, decided once a second",
         kept_by_applications_and_acknowledged=len(kept.acknowledged),
-        of_these_lost=0,
+        of_these_lost=lost_of_kept,
         undecided_and_acknowledged=len(open_.acknowledged),
         of_these_lost_in_the_tail_sampler=lost,
         undecided_in_it_when_it_was_killed=int(held),
@@ -165,7 +165,7 @@ def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_pat
     assert lost <= bound + open_.rate * LATE
 
 
-@pytest.mark.parametrize(("seconds", "rate"), [(8, 500), lengthy(60, 1000)])
+@pytest.mark.parametrize(("seconds", "rate"), [(5, 500), lengthy(60, 1000)])
 def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, figures, seconds, rate):
     with (
         keeping(faulty, f"kept-for-{seconds}", rate // 2) as kept,
@@ -179,18 +179,18 @@ def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, fig
                 time.sleep(0.5)
             # What the alert looks at.
             eventually(lambda: faulty.prometheus.value("max(otelcol_exporter_queue_size)") >= max(sizes) / 2)
-    for sender in (kept, open_):
-        all_arrive(faulty, sender)
-        assert not sender.not_acknowledged
+    lost = sum(len(sender.acknowledged.keys() - all_arrive(faulty, sender)) for sender in (kept, open_))
+    refused = len(kept.not_acknowledged) + len(open_.not_acknowledged)
     eventually(lambda: queued(faulty) == 0)
     eventually(lambda: faulty.prometheus.value("max(otelcol_exporter_queue_size)") == 0)
     figures(
         f"Jaeger killed, and away for {seconds} s, at {rate:,} spans/s",
         acknowledged=len(kept.acknowledged) + len(open_.acknowledged),
-        refused=0,
-        lost=0,
+        refused=refused,
+        lost=lost,
         queue_before_and_at_the_most=f"{sizes[0]}, {max(sizes):,} spans",
     )
+    assert refused == 0
     assert max(sizes) > rate
 
 
@@ -203,25 +203,22 @@ def test_a_full_queue_refuses_and_counts_and_applications_go_on(faulty, data, tm
         with keeping(faulty, "kept-until-full", 1000) as kept, jaeger_away(faulty):
             eventually(lambda: kept.not_acknowledged)
             before, during = goes_on(application)
-            counted = {
-                name: int(of_otelcol(faulty, f"otelcol_{name}_spans_total{{"))
-                for name in ("receiver_refused", "exporter_enqueue_failed")
-            }
             full = queued(faulty)
-        all_arrive(faulty, kept)
-        refused = len(kept.not_acknowledged)
+        lost = len(kept.acknowledged.keys() - all_arrive(faulty, kept))
         of_application = loses_only_what_it_counts(faulty, "evaluates-on", began, application)
+        refused = int(of_otelcol(faulty, "otelcol_receiver_refused_spans_total{"))
     figures(
         "Queue of 3,000 spans, Jaeger away, 1,000 spans/s",
         acknowledged=len(kept.acknowledged),
-        of_these_lost=0,
-        refused=refused,
+        of_these_lost=lost,
+        refused=len(kept.not_acknowledged),
         refused_as=", ".join(kept.codes),
-        counted_by_the_collector=str(counted),
+        counted_by_the_collector_as_refused=refused,
         queue_when_it_was_full=full,
         **of_application,
         **{
             "application:_slowest_evaluation_before_and_during": f"{slowest(before)}, {slowest(during)}",
         },
     )
-    assert all(counted.values())
+    # Those of the application are among them, each time that it tries.
+    assert refused >= len(kept.not_acknowledged)
