@@ -101,7 +101,7 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack_programs():
+def stack_programs(pytestconfig):
     """The paths of the programs, by name. Nothing is fetched in a test."""
     said = []
     found = find_all(said.append)
@@ -111,6 +111,7 @@ def stack_programs():
         if os.environ.get(DEMANDED) == "1":
             pytest.fail(f"{told} ({DEMANDED}=1 demands them)")
         pytest.skip(told)
+    pytestconfig.stash[FIGURES].versions = {name: program.version for name, program in found.items()}
     return {name: program.path for name, program in found.items()}
 
 

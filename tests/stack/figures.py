@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ class Figures:
 
     def __init__(self):
         self.tables = {}
+        self.versions = {}
 
     def __call__(self, title, **rows):
         """Takes rows; a name's underscores are spaces."""
@@ -22,8 +24,9 @@ class Figures:
 
     def lines(self):
         if self.tables:
-            load = os.getloadavg()[0]
-            yield f"On {os.cpu_count()} cores that other work shared (load average {load:.1f} at the end)."
+            versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+            yield f"{date.today()}: {versions}"
+            yield f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end"
         for title, rows in self.tables.items():
             yield from ("", f"| {title} | |", "| --- | --- |")
             yield from (f"| {name.replace('_', ' ')} | {_text(item)} |" for name, item in rows.items())

@@ -10,6 +10,7 @@ import pytest
 from fhirpath_otel import population
 from tests.stack.application import SPANS_THAT_WAIT, evaluating
 from tests.stack.clients import eventually
+from tests.stack.figures import most_memory
 from tests.stack.senders import keeping, undecided
 
 pytestmark = pytest.mark.stack
@@ -155,7 +156,7 @@ def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_pat
         undecided_and_acknowledged=len(open_.acknowledged),
         of_these_lost_in_the_tail_sampler=lost,
         undecided_in_it_when_it_was_killed=int(held),
-        decision_wait_times_rate=bound,
+        decision_wait_and_a_second_times_rate=bound,
         **of_application,
         **{
             "application:_slowest_evaluation_before_and_during": f"{slowest(before)}, {slowest(during)}",
@@ -179,9 +180,11 @@ def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, fig
                 time.sleep(0.5)
             # What the alert looks at.
             eventually(lambda: faulty.prometheus.value("max(otelcol_exporter_queue_size)") >= max(sizes) / 2)
+    returned = time.monotonic()
+    eventually(lambda: queued(faulty) == 0, patience=120)
+    emptied = time.monotonic() - returned
     lost = sum(len(sender.acknowledged.keys() - all_arrive(faulty, sender)) for sender in (kept, open_))
     refused = len(kept.not_acknowledged) + len(open_.not_acknowledged)
-    eventually(lambda: queued(faulty) == 0)
     eventually(lambda: faulty.prometheus.value("max(otelcol_exporter_queue_size)") == 0)
     figures(
         f"Jaeger killed, and away for {seconds} s, at {rate:,} spans/s",
@@ -189,6 +192,10 @@ def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, fig
         refused=refused,
         lost=lost,
         queue_before_and_at_the_most=f"{sizes[0]}, {max(sizes):,} spans",
+        queue_empty_after_Jaeger_was_back=f"{emptied:.0f} s",
+        memory_of_the_collector_and_Jaeger_at_the_most=", ".join(
+            f"{most_memory(faulty.pid(name)) / 2**20:.0f} MiB" for name in ("otelcol", "jaeger")
+        ),
     )
     assert refused == 0
     assert max(sizes) > rate

@@ -31,6 +31,8 @@ class Runner:
         Raises RunsAlready or PortTaken before anything is started, and DidNotStart after all was ended again.
         """
         folder = self.plan.folder
+        # Whoever may read it may read the traces: Jaeger and Prometheus leave their files to everybody.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(
             folder / "lock", lambda: self._say("somebody else is starting this stack; waiting for them")
         ):
