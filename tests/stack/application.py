@@ -44,7 +44,7 @@ with fo.connect(":memory:") as database:
             wrong += 1
         durations.append(time.perf_counter() - began)
         time.sleep(0.005)
-        while not asked.empty():
+        if not asked.empty():
             over = asked.get() is None
             if not over:
                 tell(slowest=max(durations[since:]))

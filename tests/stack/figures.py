@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import date
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ class Figures:
     def lines(self):
         if self.tables:
             versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-            yield f"{date.today()}: {versions}"
+            yield f"{datetime.now(timezone.utc).date()}: {versions}"
             yield f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f} at the end"
         for title, rows in self.tables.items():
             yield from ("", f"| {title} | |", "| --- | --- |")
