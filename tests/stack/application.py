@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 
 # It is paced, so that the programs get their share of two processors; within an outage it makes more spans than wait.
@@ -53,6 +54,8 @@ flushed = fo.flush(30)
 tell(ids=Ended.ids, flushed=flushed)
 """
 SPANS_THAT_WAIT = 128
+# Should an evaluation wait for ever, the test fails all the same.
+LASTS = 300
 
 
 class Application:
@@ -97,8 +100,11 @@ def evaluating(stack, service, folder, data):
         stdout=subprocess.PIPE,
         text=True,
     )
+    end = threading.Timer(LASTS, process.kill)
+    end.start()
     with process:
         try:
             yield Application(process, log)
         finally:
+            end.cancel()
             process.kill()

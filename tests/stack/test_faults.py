@@ -139,14 +139,14 @@ def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_pat
             eventually(lambda: past_the_tail_sampler(faulty) > rate)
             decided = past_the_tail_sampler(faulty)
             faulty.kill("otelcol")
-            killed, held = time.time(), len(open_.acknowledged) - decided
             slowest = goes_on(application)
+            restarted, held = time.time(), len(open_.acknowledged) - decided
             faulty.start("otelcol", DECISION_WAIT=f"{wait}s")
             again = len(kept.acknowledged), len(open_.acknowledged)
             eventually(lambda: len(kept.acknowledged) > again[0] and len(open_.acknowledged) > again[1])
         lost_of_kept = len(kept.acknowledged.keys() - all_arrive(faulty, kept))
         # The answer to a call that the kill came between is not there either, so that these are all.
-        there = all_arrive(faulty, open_, {one for one, at in open_.acknowledged.items() if at > killed})
+        there = all_arrive(faulty, open_, {one for one, at in open_.acknowledged.items() if at > restarted})
         lost = len(open_.acknowledged.keys() - there)
         of_application = loses_only_what_it_counts(faulty, service, began, application)
     bound = int(open_.rate * (wait + TICK))
