@@ -109,6 +109,20 @@ class Jaeger:
             [Span.of(span, trace["processes"]) for span in trace["spans"]] for trace in found["data"] or ()
         ]
 
+    def span_ids(self, service, began, ended, *, step=2):
+        """The ids of all spans of a service in the traces between these times, asked for `step` seconds at a time."""
+        found = set()
+        for start in range(int(began) - 1, int(ended) + 2, step):
+            answer = get_json(
+                f"{self.url}/api/traces",
+                service=service,
+                limit=100_000,
+                start=start * 1_000_000,
+                end=(start + step) * 1_000_000,
+            )
+            found.update(span["spanID"] for trace in answer["data"] or () for span in trace["spans"])
+        return found
+
     def trace(self, trace_id):
         """The spans of one trace; empty if there is none of that id."""
         try:
@@ -157,6 +171,10 @@ class Prometheus:
         now = time.time()
         answer = get_json(f"{self.url}/api/v1/query_exemplars", query=promql, start=now - 3600, end=now + 60)
         return [exemplar for series in answer["data"] for exemplar in series["exemplars"]]
+
+    def series(self):
+        """The labels of all series."""
+        return get_json(f"{self.url}/api/v1/series", **{"match[]": '{__name__=~".+"}'})["data"]
 
     def metric_names(self):
         return get_json(f"{self.url}/api/v1/label/__name__/values")["data"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.stack.clients import Alertmanager, Jaeger, Prometheus, get_text
+from tests.stack.figures import FIGURES, Figures
 from tools.stack.ports import free_ports
 from tools.stack.processes import recorded
 from tools.stack.programs import find_all
@@ -100,7 +101,7 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack_programs():
+def stack_programs(pytestconfig):
     """The paths of the programs, by name. Nothing is fetched in a test."""
     said = []
     found = find_all(said.append)
@@ -110,6 +111,7 @@ def stack_programs():
         if os.environ.get(DEMANDED) == "1":
             pytest.fail(f"{told} ({DEMANDED}=1 demands them)")
         pytest.skip(told)
+    pytestconfig.stash[FIGURES].versions = {name: program.version for name, program in found.items()}
     return {name: program.path for name, program in found.items()}
 
 
@@ -148,3 +150,20 @@ def own_stack(make_stack, tmp_path):
     """A stack for one test, which may do to it what it likes."""
     with make_stack(tmp_path) as running:
         yield running
+
+
+def pytest_configure(config):
+    config.stash[FIGURES] = Figures()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    lines = list(config.stash[FIGURES].lines())
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(lines))
+
+
+@pytest.fixture
+def figures(pytestconfig):
+    """Takes what a test measured, for the table at the end."""
+    return pytestconfig.stash[FIGURES]

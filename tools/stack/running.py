@@ -34,6 +34,8 @@ class Runner:
         """
         folder = self.plan.folder
         refuse_wrong_values(self.plan.variables)
+        # Whoever may read it may read the traces: Jaeger and Prometheus leave their files to everybody.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(
             folder / "lock", lambda: self._say("somebody else is starting this stack; waiting for them")
         ):

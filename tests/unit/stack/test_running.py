@@ -111,6 +111,10 @@ def test_all_are_started_and_exactly_those_are_ended(start):
     assert list(runner.plan.folder.glob("*.pid")) == []
 
 
+def test_what_is_kept_is_for_nobody_else_to_read(start):
+    assert start().plan.folder.stat().st_mode & 0o077 == 0
+
+
 def test_what_is_meant_for_applications_is_not_inherited(start, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://elsewhere.example")
     runner = start(OTEL_SERVICE_NAME="mine", SLOW_THRESHOLD_MS="50")
