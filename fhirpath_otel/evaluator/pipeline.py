@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import length_hint
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -126,21 +127,26 @@ def evaluate(
         if compiled.statement is not None:
             evaluation.execution_mode = semconv.PUSHDOWN
             evaluation.statement_summary = compiled.statement.summary
-            watch = compiled.known.last[1]
-            if watch is not None and watch.calm and not DRIVERS.active:
-                evaluation.unexpected = compiled.known
-            else:
-                recorder.expect(evaluation, compiled.known if evaluation.compiled_before else None)
-            started_ns = perf_counter_ns()
-            rows = _started(evaluation, recorder, lambda: database.execute(compiled.statement))
         else:
-            assert compiled.in_memory is not None
             evaluation.execution_mode = semconv.IN_MEMORY
             evaluation.obstacle = compiled.obstacle
             evaluation.engine_name, evaluation.engine_version = memory.ENGINE, memory.engine_version()
             evaluation.statement_summary = f"SELECT {compiled.resource_type}"
+        watch = compiled.known.last[1]
+        if (
+            watch is not None
+            and watch.brief
+            and length_hint(watch.passes) > watch.spare
+            and not DRIVERS.active
+        ):
+            evaluation.unexpected = compiled.known
+        else:
             recorder.expect(evaluation, compiled.known if evaluation.compiled_before else None)
-            started_ns = perf_counter_ns()
+        started_ns = perf_counter_ns()
+        if compiled.statement is not None:
+            rows = _started(evaluation, recorder, lambda: database.execute(compiled.statement))
+        else:
+            assert compiled.in_memory is not None
             resources = _started(evaluation, recorder, lambda: database.resources(compiled.resource_type))
             with_operators = evaluation.detail == semconv.OPERATOR_DETAIL
             rows = memory.MemoryRows(resources, compiled.in_memory, with_operators=with_operators)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
 from fhirpath_otel.telemetry.export_cost import ExportCost
-from fhirpath_otel.telemetry.watch import BATCH, LONG_NS, NEVER
+from fhirpath_otel.telemetry.watch import BATCH, LONG_NS, NEVER, SPARE
 
 if TYPE_CHECKING:
     from fhirpath_otel.telemetry.evaluation import Evaluation
@@ -218,7 +218,7 @@ class Governor:
         """Chooses the detail for an expression whose mean duration is known."""
         self._choose(watch)
         watch.brief = 0 < watch.mean_ns < LONG_NS
-        watch.calm = watch.brief and watch.interval == NEVER and watch.settled and not watch.retired
+        watch.spare = 0 if watch.interval == NEVER and watch.settled else SPARE
 
     def _choose(self, watch: Watch) -> None:
         if self.detail != semconv.AUTO:

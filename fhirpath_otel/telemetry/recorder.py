@@ -191,8 +191,9 @@ class Recorder:
 
         It has to have all notes by then that say what is evaluated. Who evaluates the same again, in the same stages,
         keeps `known` with what is evaluated: without it, or without this call, each evaluation is judged by itself.
-        If the watch that was found there last is `calm`, nothing has to be known before it runs: then it is enough to
-        note `known` as `unexpected`. A `turn` is what falls on it, where that was asked before.
+        While the watch that was found there last is `brief`, and has more than its `spare` passes left, nothing has
+        to be known before it runs: then it is enough to note `known` as `unexpected`. A `turn` is what falls on it,
+        where that was asked before.
         """
         # Written out, like `finish`: between two statements of a database each call of a function takes 1 µs.
         try:
@@ -347,6 +348,8 @@ class Recorder:
             watch = None if context is None else known.find(context, kind, self._instruments)
             if watch is not None:
                 watch.tell(evaluation, watch.next_turn())
+                if evaluation.detail == semconv.OPERATOR_DETAIL:  # Too late for that.
+                    evaluation.detail, evaluation.in_turn = watch.detail, False
         except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
             self._failed(error)
 

@@ -45,6 +45,9 @@ PASSES = 256
 LONG_NS = 25_000_000
 """The memory of expressions whose evaluations take less in the mean is not watched."""
 
+SPARE = 64
+"""Where a turn has to be known before an evaluation runs, so many before it are asked too: they may run at once."""
+
 NEVER = sys.maxsize
 """A turn that does not come."""
 
@@ -158,8 +161,8 @@ class Watch:
     is more, traces of slow ones cannot be paid now. `unpaid` are the draws that could not be paid, until they are
     counted. `expression` is None where several share it. `marks` are the calls of operators in one evaluation.
     `only_stage` is that of engines whose evaluation is one call; `has_operators` says that operators can be recorded,
-    `asks_rules` that a rule may find something, `brief` that memory is not watched, `calm` that nothing has to be known
-    of an evaluation before it runs.
+    `asks_rules` that a rule may find something, `brief` that memory is not watched. While more than `spare` passes are
+    left, nothing has to be known of an evaluation before it runs.
 
     What waits to be added up: `noted` are `width` numbers of each ordinary evaluation, namely its duration, its results
     (-1 where they are not known) and the nanoseconds of each of its `stages`; `plain` are the first two where stages
@@ -181,7 +184,6 @@ class Watch:
         "_to_draw",
         "asks_rules",
         "brief",
-        "calm",
         "changed_at",
         "changed_mean_ns",
         "detail",
@@ -201,6 +203,7 @@ class Watch:
         "retired",
         "route",
         "settled",
+        "spare",
         "stages",
         "timed_one_in",
         "turn_detail",
@@ -225,7 +228,8 @@ class Watch:
         self.route = route
         self.outcome = outcome
         self.asks_rules = True
-        self.brief = self.calm = False
+        self.brief = False
+        self.spare = SPARE
         self.only_stage: str | None = None
         self.has_operators = False
         self.detail = semconv.STAGE_DETAIL
@@ -316,12 +320,12 @@ class Watch:
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
-        self.retired, self.brief, self.calm, self.passes = True, False, False, repeat(True, 0)
+        self.retired, self.brief, self.passes = True, False, repeat(True, 0)
 
     def settle(self, settled: bool) -> None:
         """Whether the sampler is done with what it does at the first sighting."""
         if settled is not self.settled:
-            self.settled, self.calm = settled, False
+            self.settled, self.spare = settled, SPARE
             self.set_detail(self.detail, self.turn_detail, self.interval, self.timed_one_in)
 
     def weight(self) -> int:

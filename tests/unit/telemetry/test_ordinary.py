@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from operator import length_hint
 
 import pytest
 from opentelemetry import trace
@@ -55,6 +56,11 @@ def evaluate(telemetry, known, text="a", duration_ns=1_000, hit=True, sql=True):
     evaluation.result_count = 2
     evaluation.consumer_ns = 0
     return telemetry.recorder.finish(evaluation)
+
+
+def asks_nothing(known):
+    watch = known.last[1]
+    return watch.brief and length_hint(watch.passes) > watch.spare
 
 
 def roots(telemetry):
@@ -350,7 +356,7 @@ def test_where_nothing_has_to_be_known_before_it_is_enough_to_note_what_is_evalu
     telemetry, known = make_watching(baseline_rate=0.05), Known()
     for _ in range(300):
         evaluate(telemetry, known)
-    assert known.last[1].calm
+    assert asks_nothing(known)
     for number in range(2_000):
         evaluation = telemetry.recorder.begin()
         evaluation.template = template_from("a")
@@ -366,16 +372,34 @@ def test_where_nothing_has_to_be_known_before_it_is_enough_to_note_what_is_evalu
     assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
 
 
-def test_one_whose_operators_are_due_is_not_calm(make_watching):
+def test_one_whose_operators_are_due_is_asked_before_it_runs(make_watching):
     telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(300):
         evaluate(telemetry, known, sql=False)
-    assert not known.last[1].calm
+    assert not asks_nothing(known)  # Nothing costs anything here, so that each one gets its operators.
+    watch = known.last[1]
+    watch.set_detail("stages", "operators", 500, 1)
+    asked = 0
+    for number in range(500):
+        if not asks_nothing(known):
+            asked += 1
+            assert number > 180
+        assert watch.next_turn().detailed == (number == 499)
+    assert 64 <= asked <= 192
+
+
+def test_a_turn_that_comes_too_late_leaves_an_evaluation_without_operators(make_watching):
     telemetry, known = make_watching(baseline_rate=0.0), Known()
     for _ in range(300):
-        evaluate(telemetry, known)
-    telemetry.recorder.set_detail("operators")
-    assert not known.last[1].calm
+        evaluate(telemetry, known, sql=False)
+    before = telemetry.counts("fhirpath.telemetry.evaluations")
+    known.last[1].set_detail("stages", "operators", 1, 1)
+    evaluation = telemetry.recorder.begin()
+    evaluation.template, evaluation.unexpected = template_from("a"), known
+    telemetry.recorder.finish(evaluation)
+    after = telemetry.counts("fhirpath.telemetry.evaluations")
+    assert after["operators",] == before["operators",]
+    assert after["stages",] == before["stages",] + 1
 
 
 def test_recorders_that_share_what_is_compiled_count_apart(make_watching):
