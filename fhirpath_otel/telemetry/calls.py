@@ -84,7 +84,7 @@ def watch_calls(
         elif weight == 1:
             try:
                 note([duration_ns, len(result)])
-            except TypeError:
+            except Exception:  # noqa: BLE001 -- what a result does is not the caller's trouble
                 note([duration_ns, 1])
         else:
             watch.weighed.fromlist([duration_ns, _size(result), weight])
@@ -196,5 +196,5 @@ def _size(result: Any) -> int:
     """The items of a result; one where it has no size."""
     try:
         return len(result)
-    except TypeError:
+    except Exception:  # noqa: BLE001 -- as above
         return 1

@@ -134,6 +134,9 @@ class Evaluation:
     )
 
     def __init__(self, context: Context | None = None) -> None:
+        # First, as the finalizer asks for them.
+        self.outcome: Outcome | None = None
+        self.under_way: UnderWay | None = None  # where it is counted until it is finished, or forgotten
         self.context = context
         self.stages: list[Stage] = []
         self.expression: str | None = None
@@ -157,7 +160,6 @@ class Evaluation:
         self.is_owned = False  # by who ends it in any case, also when it is collected as garbage
 
         # Filled in before it is executed.
-        self.under_way: UnderWay | None = None  # where it is counted until it is finished, or forgotten
         self.from_caller: Caller | None = None
         self.known: Known | None = None
         self.unexpected: Known | None = None
@@ -186,7 +188,6 @@ class Evaluation:
         self.analysed = self.sql_written = False
         self.findings: tuple[Finding, ...] = ()
         self.error_type: str | None = None
-        self.outcome: Outcome | None = None
         self.start_ns = perf_counter_ns()
 
     def __del__(self) -> None:

@@ -217,7 +217,7 @@ class Governor:
     def choose(self, watch: Watch) -> None:
         """Chooses the detail for an expression whose mean duration is known."""
         self._choose(watch)
-        watch.brief = 0 < watch.mean_ns < LONG_NS
+        watch.brief = 0 < watch.mean_ns < LONG_NS and not watch.retired
         watch.spare = 0 if watch.interval == NEVER and watch.settled else SPARE
 
     def _choose(self, watch: Watch) -> None:

@@ -65,8 +65,6 @@ class Judge:
             evaluation.template = redaction.unparsable(evaluation.expression)
         if not _STAGES.issuperset(map(_name, evaluation.stages)):
             raise ValueError("not a stage of an evaluation")
-        if evaluation.ordinary is not None:
-            evaluation.drawn = False
         if evaluation.watch is None and evaluation.from_caller is None:
             evaluation.detail = self.governor.first_detail()
         caller = evaluation.from_caller or self.callers.caller(evaluation.context or EMPTY)
@@ -79,7 +77,7 @@ class Judge:
         watch, known = evaluation.watch, evaluation.known
         # It may wait to be counted, and must not keep alive what its caller has in there.
         evaluation.context = evaluation.from_caller = evaluation.known = None
-        evaluation.watch = evaluation.ordinary = None
+        evaluation.watch = None
         evaluation.outcome = outcome
         self.instruments.record(evaluation, root)
         if self.memory_metrics is not None:

@@ -251,19 +251,21 @@ class Recorder:
     def finish(self, evaluation: Evaluation, error_type: str | None = None) -> Outcome:
         """Ends an evaluation: decides, writes spans if kept, counts. A second call returns the first outcome."""
         watch = evaluation.ordinary
-        if watch is None and evaluation.unexpected is not None:
+        if watch is None and evaluation.unexpected is not None and self.recording:
+            context = evaluation.context
             seen, found, owner = evaluation.unexpected.last
             if (
                 found is not None
+                and context is not None
                 and owner is self._instruments
-                and seen() is evaluation.context
+                and seen() is context
                 and next(found.passes, False)
             ):
                 watch = evaluation.ordinary = found
                 evaluation.unexpected = None
         if watch is not None and error_type is None and self.recording:
             try:
-                most_ns, note, shape = watch.quick
+                most_ns, since_ns, note, shape = watch.quick
                 consumer_ns = evaluation.consumer_ns
                 count, sql_ns, stages = evaluation.result_count, evaluation.sql_active_ns, evaluation.stages
                 if consumer_ns is not None and count is not None:
@@ -277,13 +279,13 @@ class Recorder:
                             numbers = [duration_ns, count, parse_ns, sql_ns]
                         elif evaluation.in_memory_active_ns is not None:
                             numbers = [duration_ns, count, parse_ns, evaluation.in_memory_active_ns, sql_ns]
-                    if numbers and duration_ns <= most_ns:
+                    if numbers and duration_ns <= most_ns and evaluation.start_ns >= since_ns:
                         note(numbers)
                         evaluation.ordinary = evaluation.context = None
                         outcome = evaluation.outcome = watch.outcome
                         return outcome
-            except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
-                self._failed(error)
+            except Exception:  # noqa: BLE001, S110 -- then it is judged
+                pass
         return self._finish_rare(evaluation, error_type)
 
     def _finish_rare(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
@@ -307,7 +309,8 @@ class Recorder:
             (evaluation.ordinary, evaluation.unexpected), evaluation.aside = evaluation.aside, None
         if evaluation.unexpected is not None:
             self._find(evaluation, evaluation.unexpected)
-        watch, began_ns = evaluation.ordinary, perf_counter_ns()
+        # Also where it is judged, which is mostly why there was no pass left for it.
+        watch, began_ns = evaluation.ordinary or evaluation.watch, perf_counter_ns()
         outcome = self.finish(evaluation, error_type)
         if watch is not None and watch.waiting() >= BATCH:
             if outcome is watch.outcome:
@@ -327,16 +330,18 @@ class Recorder:
                 or (watch.asks_rules and self._judge.finds(evaluation, evaluation.end_ns))
             ):
                 return None
-            evaluation.ordinary = evaluation.context = None
-            evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
             numbers = [duration_ns, -1 if evaluation.result_count is None else evaluation.result_count]
-            active = evaluation.stage_durations()
-            if watch.detail == semconv.STAGE_DETAIL and tuple(active) == watch.stages:
+            if watch.detail == semconv.STAGE_DETAIL:
+                active = evaluation.stage_durations()
+                if tuple(active) != watch.stages:
+                    return None
                 watch.noted.fromlist([*numbers, *active.values()])
             else:
                 watch.plain.fromlist(numbers)
-        except Exception as error:  # noqa: BLE001 -- telemetry never fails an evaluation
-            self._failed(error)
+        except Exception:  # noqa: BLE001 -- then it is judged
+            return None
+        evaluation.ordinary = evaluation.context = None
+        evaluation.outcome = watch.outcome if duration_ns <= watch.usual_ns else _SUPPRESSED_SLOW
         return evaluation.outcome
 
     def _find(self, evaluation: Evaluation, known: Known) -> None:
@@ -355,12 +360,16 @@ class Recorder:
 
     def _finish(self, evaluation: Evaluation, error_type: str | None) -> Outcome:
         """Ends one that has to be judged."""
-        evaluation.outcome, ordinary = _LOST, evaluation.ordinary
+        ordinary, evaluation.ordinary, evaluation.unexpected = evaluation.ordinary, None, None
+        evaluation.outcome = _LOST
         try:
-            if ordinary is not None and evaluation.watch is None:
-                evaluation.watch, evaluation.detail = ordinary, ordinary.detail
+            if ordinary is not None:
+                evaluation.drawn = False
+                if evaluation.watch is None:
+                    evaluation.watch, evaluation.detail = ordinary, ordinary.detail
             if evaluation.unpaid and evaluation.watch is not None:
                 evaluation.watch.judge_unpaid()
+                evaluation.drawn = True
             if evaluation.context is not None:
                 self._instruments.ended(evaluation)
             if not self.is_recording():
@@ -432,8 +441,10 @@ class Recorder:
             watch.changed_at = float("-inf")
             self._governor.choose(watch)
         self._seen = None
-        self.recording = False
-        self.is_recording()
+        try:
+            self._listen()
+        except Exception as error:  # noqa: BLE001 -- a provider of the host's own
+            self._failed(error)
 
     def lost(self, what: str, reason: str, count: int = 1) -> None:
         """Counts telemetry that was lost on its way out."""

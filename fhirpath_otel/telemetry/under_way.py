@@ -1,7 +1,7 @@
 """Counts the evaluations that are under way: those begun, less those ended.
 
-Each part is counted where it costs nothing more. Taking from an iterator is atomic, and costs 0.02 µs; ordinary
-evaluations need not even that at their end, as they are counted when they are added up.
+Each part is counted where it costs nothing more. Under Python's global lock taking from an iterator is atomic, and
+costs 0.02 µs; ordinary evaluations need not even that at their end, as they are counted when they are added up.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class UnderWay:
         self._since_ns = 0
         self._forgotten: deque[None] = deque(maxlen=MAX_FORGOTTEN)
 
-    def count(self) -> int:
-        """How many there are now."""
-        return max(0, self._taken() - self._inherited)
+    def count(self, waiting: int = 0) -> int:
+        """How many there are now, if so many have ended and wait to be added up."""
+        return max(0, self._taken() - self._inherited - waiting)
 
     def end(self, evaluation: Evaluation) -> bool:
         """Ends one; False if it is not counted here, as a forked child has it from its parent."""

@@ -15,7 +15,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from itertools import repeat
 from operator import length_hint
-from threading import Lock
+from threading import RLock
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fhirpath_otel import semconv
@@ -65,7 +66,7 @@ STAGES_OF = {
 }
 """The stages of evaluations of what is compiled already, and how many they are."""
 
-Quick = tuple[int, Callable[[list[int]], None], int]
+Quick = tuple[int, int, Callable[[list[int]], None], int]
 
 
 class Ordinary(Protocol):
@@ -109,6 +110,9 @@ def _nobody() -> None:
 
 def _nowhere(_: list[int]) -> None:
     return None
+
+
+_NOT_QUICK: Quick = (-1, 0, _nowhere, PLAIN)
 
 
 def _always() -> bool:
@@ -169,8 +173,8 @@ class Watch:
     are not recorded, and of calls; `weighed` are calls that stand for more than themselves, each with three numbers, of
     which the last is the weight. A number takes 8 bytes there, and `fromlist` adds all those of an evaluation or none.
 
-    `quick` is what the quickest way of ending an evaluation needs: how long it may have taken at most, to whom its
-    numbers go, and which stages it has, of `STAGES_OF`.
+    `quick` is what the quickest way of ending an evaluation needs: how long it may have taken at most, since when this
+    process is there, to whom its numbers go, and which stages it has, of `STAGES_OF`.
     """
 
     __slots__ = (
@@ -180,6 +184,7 @@ class Watch:
         "_passed_length",
         "_passes_to",
         "_round",
+        "_since_ns",
         "_to_detail",
         "_to_draw",
         "asks_rules",
@@ -237,7 +242,7 @@ class Watch:
         self.interval = NEVER
         self.timed_one_in = 1
         self.limit_ns = self.usual_ns = float("inf")
-        self.quick: Quick = (-1, _nowhere, STAGES_OF.get(stages, 0))
+        self.quick: Quick = _NOT_QUICK
         self.unpaid = 0
         self.mean_ns = 0.0
         self.marks = MARKS
@@ -249,7 +254,8 @@ class Watch:
         self.width = 2 + len(stages)
         self.noted, self.plain, self.weighed = numbers(), numbers(), numbers()
         self.note_plain = self.plain.fromlist
-        self._lock = Lock()
+        self._lock = RLock()  # As those of what adds up: a finalizer may be anywhere.
+        self._since_ns = 0
         self._passes_to = passes or _never
         self._affords = affords
         self._to_draw = self._passes_to()
@@ -269,9 +275,10 @@ class Watch:
             self._to_draw = self._passes_to() if turn.drawn else self._to_draw - 1
             self._to_detail = self._next_turn() if turn.detailed else self._to_detail - 1
             self._begin_passes()
-            if turn.drawn and not self._affords():
-                turn = Turn(False, turn.detailed, unpaid=not turn.detailed)
-                self.unpaid += turn.unpaid
+            # One that is judged anyhow is the sampler's to suppress.
+            if turn.drawn and not turn.detailed and not self._affords():
+                turn = Turn(unpaid=True)
+                self.unpaid += 1
         return turn
 
     def next_turn(self) -> Turn:
@@ -306,17 +313,19 @@ class Watch:
 
     def limit(self, usual_ns: float, limit_ns: float) -> None:
         """What lasts longer than usual is slow, and judged if it is beyond the limit."""
-        self.usual_ns, self.limit_ns = usual_ns, limit_ns
-        self._choose_quick()
+        with self._lock:
+            self.usual_ns, self.limit_ns = usual_ns, limit_ns
+            self._choose_quick()
 
     def _choose_quick(self) -> None:
         has_stages = self.detail == semconv.STAGE_DETAIL
         shape = STAGES_OF.get(self.stages) if has_stages else PLAIN
         if shape is None or self.asks_rules:
-            self.quick = (-1, _nowhere, PLAIN)
+            self.quick = _NOT_QUICK
         else:
             usual_ns = round(min(self.usual_ns, self.limit_ns, NEVER))
-            self.quick = (usual_ns, (self.noted if has_stages else self.plain).fromlist, shape)
+            note = (self.noted if has_stages else self.plain).fromlist
+            self.quick = (usual_ns, self._since_ns, note, shape)
 
     def retire(self) -> None:
         """Lets no more evaluations pass: they find another watch."""
@@ -376,13 +385,13 @@ class Watch:
 
     def forget(self) -> None:
         """In a forked child: what waits is the parent's."""
-        self._lock = Lock()
+        self._lock = RLock()
         for waiting in (self.noted, self.plain, self.weighed):
             del waiting[:]
         self.unpaid = 0
         self._accounted = self._round - length_hint(self.untimed)
-        # What the child has inherited shall not take the quickest way, until it has learned anew.
-        self.quick = (-1, *self.quick[1:])
+        self._since_ns = perf_counter_ns()
+        self._choose_quick()
 
     def _next_turn(self) -> int:
         """Evaluations until the next turn."""
@@ -390,7 +399,7 @@ class Watch:
         return interval if interval == NEVER else interval - 1
 
     def _begin_passes(self) -> None:
-        self._passed_length = max(0, min(self._to_draw, self._to_detail, PASSES))
+        self._passed_length = 0 if self.retired else max(0, min(self._to_draw, self._to_detail, PASSES))
         self.passes = repeat(True, self._passed_length)
 
 

@@ -284,16 +284,12 @@ def test_the_share_at_each_level_and_the_interval_are_exported(make_watching):
 
 def test_an_unpaid_draw_stands_for_nobody_where_the_evaluation_then_fails(make_watching):
     telemetry, known = make_watching(baseline_rate=0.1), Known()
-    evaluate(telemetry, known)
+    telemetry.recorder.finish(begun(telemetry, known))
     telemetry.recorder._governor.affords_trace = lambda: False
     for watch in telemetry.recorder.watches:
         watch._affords = lambda: False
     for number in range(4_000):
-        evaluation = telemetry.recorder.begin()
-        evaluation.template = template_from("a")
-        evaluation.cache_hit = evaluation.compiled_before = True
-        telemetry.recorder.expect(evaluation, known)
-        telemetry.recorder.finish(evaluation, "Oops" if number % 2 else None)
+        telemetry.recorder.finish(begun(telemetry, known), "Oops" if number % 2 else None)
     telemetry.points("fhirpath.evaluation.duration")
     unpaid = telemetry.recorder._ordinary._unjudged[semconv.BASELINE]
     assert unpaid == pytest.approx(2_000, rel=0.25)
@@ -427,8 +423,12 @@ def begun(telemetry, known, hit=True):
         ({"consumer_ns": None}, {"parse": 1, "sql": 1}, 1),
         ({"sql_active_ns": None}, {"parse": 1, "sql": 1}, 1),
         ({"result_count": None}, {"parse": 1, "sql": 1}, 0),
-        ({"stages": [("parse", 0, 500)]}, {}, 1),
-        ({"stages": [("parse", 0, 500), ("collection", 0, 1), ("sql", 0, 9)]}, {}, 1),
+        ({"stages": [("parse", 0, 500)]}, {"parse": 1}, 1),
+        (
+            {"stages": [("parse", 0, 500), ("collection", 0, 1), ("sql", 0, 9)]},
+            {"parse": 1, "collection": 1, "sql": 1},
+            1,
+        ),
     ],
 )
 def test_one_with_other_notes_than_those_before_it_is_counted_all_the_same(
@@ -446,9 +446,9 @@ def test_one_with_other_notes_than_those_before_it_is_counted_all_the_same(
     counted = {
         point.attributes["fhirpath.stage"]: point.count - 300
         for point in telemetry.points("fhirpath.stage.duration")
-        if point.count > 300
     }
-    assert counted == stages
+    counted["collection"] = counted.get("collection", -300) + 300
+    assert {stage: count for stage, count in counted.items() if count} == stages
     assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
 
 
@@ -462,7 +462,7 @@ def test_one_whose_notes_cannot_be_left_the_quick_way_is_counted_another_way(mak
 
     [watch] = telemetry.recorder.watches
     evaluation = begun(telemetry, known)
-    watch.quick = (watch.quick[0], fail, watch.quick[2])
+    watch.quick = (*watch.quick[:2], fail, watch.quick[3])
     assert telemetry.recorder.finish(evaluation).reason == semconv.NOT_SELECTED
     assert total(telemetry, "fhirpath.evaluation.duration") == 301
 
@@ -498,3 +498,140 @@ def test_callers_of_several_kinds_find_their_own_watch(make_watching):
     traces = telemetry.counts("fhirpath.telemetry.traces")
     assert traces["dropped", "unsampled_parent"] == 150
     assert sum(traces.values()) == 450
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.5])
+@pytest.mark.parametrize("sql", [True, False])
+def test_what_waits_is_bounded_however_often_evaluations_are_judged(make_watching, rate, sql):
+    telemetry, known = make_watching(baseline_rate=rate), Known()
+    most = 0
+    for _ in range(3_000):
+        evaluation = telemetry.recorder.begin()
+        evaluation.template = template_from("a")
+        evaluation.execution_mode = semconv.PUSHDOWN if sql else semconv.IN_MEMORY
+        evaluation.cache_hit = evaluation.compiled_before = True
+        if known.last[1] is not None and asks_nothing(known):
+            evaluation.unexpected = known
+        else:
+            telemetry.recorder.expect(evaluation, known)
+        evaluation.stages += [("parse", 0, 500), ("sql", 0, 1_000)]
+        evaluation.result_count, evaluation.consumer_ns, evaluation.sql_active_ns = 2, 0, 1_000
+        telemetry.recorder.finish(evaluation)
+        most = max(most, *(watch.waiting() for watch in telemetry.recorder.watches), 0)
+    assert 100 < most < 512 or rate == 0.5
+    assert most < 512
+    assert total(telemetry, "fhirpath.evaluation.duration") == 3_000
+
+
+def test_one_that_was_ended_while_recording_was_off_is_not_counted_when_it_is_ended_again(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        telemetry.recorder.finish(begun(telemetry, known))
+    evaluation = begun(telemetry, known)
+    telemetry.recorder.set_detail("off")
+    assert telemetry.recorder.finish(evaluation).reason == semconv.SWITCHED_OFF
+    telemetry.recorder.set_detail("auto")
+    assert telemetry.recorder.finish(evaluation).reason == semconv.SWITCHED_OFF
+    assert total(telemetry, "fhirpath.evaluation.duration") == 300
+    running = begun(telemetry, known)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 1}
+    telemetry.recorder.finish(running)
+
+
+def test_one_that_began_while_recording_was_off_is_not_counted(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    with telemetry.tracer_provider.get_tracer("host").start_as_current_span("request"):
+        for _ in range(300):
+            telemetry.recorder.finish(begun(telemetry, known))
+    assert known.last[0]() is None, "the request's context is gone"
+    telemetry.recorder.set_detail("off")
+    evaluation = begun(telemetry, known)
+    evaluation.unexpected = known
+    telemetry.recorder.set_detail("auto")
+    telemetry.recorder.finish(evaluation)
+    running = begun(telemetry, known)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 1}
+    telemetry.recorder.finish(running)
+
+
+def test_a_result_count_that_is_no_integer_costs_nothing(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        telemetry.recorder.finish(begun(telemetry, known))
+    evaluation = begun(telemetry, known)
+    evaluation.result_count = 2.5
+    telemetry.recorder.finish(evaluation)
+    assert total(telemetry, "fhirpath.evaluation.duration") == 301
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 0}
+    assert not telemetry.points("fhirpath.telemetry.dropped")
+
+
+def test_stages_that_run_twice_are_counted(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        evaluation = begun(telemetry, known)
+        evaluation.stages.insert(1, ("parse", 500, 700))
+        telemetry.recorder.finish(evaluation)
+    assert {point.count for point in telemetry.points("fhirpath.stage.duration")} == {300}
+
+
+def test_what_has_ended_while_metrics_are_collected_is_not_under_way(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(50):
+        telemetry.recorder.finish(begun(telemetry, known))
+    instruments = telemetry.recorder._instruments
+    fold = instruments._fold
+
+    def fold_while_others_evaluate():
+        fold()
+        for _ in range(40):
+            telemetry.recorder.finish(begun(telemetry, known))
+
+    instruments._fold = fold_while_others_evaluate
+    [observation] = instruments._observe_active(None)
+    assert observation.value == 0
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_an_inherited_one_is_not_counted_in_a_child_that_has_evaluated_meanwhile(make_watching, learns):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(300):
+        telemetry.recorder.finish(begun(telemetry, known))
+    inherited = begun(telemetry, known)
+    telemetry.recorder._instruments._in_child()
+    for _ in range(600 if learns else 1):
+        telemetry.recorder.finish(begun(telemetry, known))
+    telemetry.recorder.finish(inherited)
+    own = begun(telemetry, known)
+    assert telemetry.counts("fhirpath.evaluation.active") == {(): 1}
+    telemetry.recorder.finish(own)
+
+
+def test_a_draw_that_falls_on_one_in_turn_is_left_to_the_sampler(make_watching):
+    telemetry, known = make_watching(1.0, baseline_rate=0.5, detail="operators"), Known()
+    evaluate(telemetry, known)
+    evaluate(telemetry, known)
+    for watch in telemetry.recorder.watches:
+        watch._affords = lambda: False
+    for _ in range(500):
+        evaluate(telemetry, known)
+    suppressed = telemetry.counts("fhirpath.telemetry.traces").get(("suppressed", "baseline"), 0)
+    assert suppressed == pytest.approx(250, rel=0.3)
+
+
+def test_adding_up_is_not_begun_again_within_itself(make_watching):
+    telemetry, known = make_watching(baseline_rate=0.0), Known()
+    for _ in range(100):
+        telemetry.recorder.finish(begun(telemetry, known))
+    [watch] = telemetry.recorder.watches
+    instruments = telemetry.recorder._instruments
+    add = instruments._add_numbers
+
+    def interrupted(one):
+        instruments.add_up(one)
+        add(one)
+
+    instruments._add_numbers = interrupted
+    instruments.add_up(watch)
+    assert not watch.waiting()
+    assert total(telemetry, "fhirpath.evaluation.duration") == 100
