@@ -153,6 +153,9 @@ def _evaluate(recorder: Recorder) -> None:
 def _begun(recorder: Recorder) -> Evaluation:
     evaluation = recorder.begin()
     _describe(evaluation)
+    evaluation.execution_mode = (
+        semconv.PUSHDOWN
+    )  # Calls have a watch of their own, as they have other stages.
     recorder.expect(evaluation, _known)
     _note(evaluation)
     return evaluation

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from fhirpath_otel import semconv
+from fhirpath_otel.telemetry import calibration
 from fhirpath_otel.telemetry.evaluation import Evaluation, Outcome
 from fhirpath_otel.telemetry.export_cost import ExportCost
 from fhirpath_otel.telemetry.governor import (
@@ -20,6 +21,7 @@ from fhirpath_otel.telemetry.governor import (
     Governor,
 )
 from fhirpath_otel.telemetry.operators import OperatorTime
+from fhirpath_otel.telemetry.recorder import Recorder
 from fhirpath_otel.telemetry.watch import NEVER, Watch
 
 DROPPED = Outcome(False, semconv.DROPPED, semconv.NOT_SELECTED)
@@ -275,3 +277,11 @@ def test_a_collection_that_adds_up_few_says_little_of_what_adding_up_takes(gover
     before = governor.costs.fold
     governor.learn(watching, [1_000_000], 1, 1_000_000)
     assert governor.costs.fold < before + 2_000
+
+
+def test_what_is_measured_at_first_is_what_ordinary_evaluations_take(monkeypatch):
+    judged = []
+    finish = Recorder._finish
+    monkeypatch.setattr(Recorder, "_finish", lambda *of: judged.append(of) or finish(*of))
+    calibration.calibrate()
+    assert 0 < len(judged) < 20, "the first ones"
