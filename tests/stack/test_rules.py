@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,12 +12,12 @@ PROMETHEUS = ROOT / "collector-config" / "prometheus"
 RULE_TESTS = sorted((Path(__file__).parent / "rules").glob("*.test.yml"))
 
 
+pytestmark = pytest.mark.stack
+
+
 @pytest.fixture(scope="module")
-def promtool():
-    found = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    if not found:
-        pytest.skip("no promtool on the PATH, nor named by PROMTOOL; it comes with Prometheus")
-    return found
+def promtool(stack_programs):
+    return stack_programs["promtool"]
 
 
 def check(*command):

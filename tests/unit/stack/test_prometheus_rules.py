@@ -10,6 +10,7 @@ import yaml
 
 from fhirpath_otel import semconv
 from fhirpath_otel.analysis.thresholds import Thresholds
+from fhirpath_otel.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 CONFIGURATION = ROOT / "collector-config"
@@ -163,6 +164,16 @@ def test_the_boundary_of_the_objective_is_one_of_the_histogram():
 
 def test_a_stage_dominates_from_the_same_share_on_as_for_the_package():
     assert RECORDED["threshold:fhirpath_dominating_stage:ratio"] == f"vector({Thresholds().dominating_share})"
+
+
+def test_telemetry_is_over_budget_from_the_same_ratio_on_as_for_the_package():
+    assert RECORDED["threshold:fhirpath_overhead:ratio"] == f"vector({Settings().overhead_budget})"
+
+
+def test_the_collector_keeps_traces_as_slow_as_the_package_does():
+    configuration = (CONFIGURATION / "otelcol.yaml").read_text(encoding="utf-8")
+    [milliseconds] = re.findall(r"env:SLOW_THRESHOLD_MS:-(\d+)", configuration)
+    assert int(milliseconds) == Settings().slow_threshold * 1000
 
 
 def test_every_threshold_is_compared_with():
