@@ -460,6 +460,7 @@ def certificates(folder):
     return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
 
 
+@pytest.mark.usefixtures("openssl")
 def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_we_are(program, tmp_path):
     authority, certificate, key = certificates(tmp_path)
     contents = [path.read_bytes() for path in (authority, key, certificate)]
