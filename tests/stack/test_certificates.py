@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack.collector import CONFIGURATION, eventually, running
+from tests.stack.clients import eventually
+from tests.stack.collector import CONFIGURATION, running
 from tests.stack.otlp import Backend
 
 pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("openssl")]

@@ -17,7 +17,8 @@ from fhirpath_otel.analysis.analyser import gravest_first
 from fhirpath_otel.analysis.rules import RULES, Record
 from fhirpath_otel.analysis.thresholds import Thresholds
 from fhirpath_otel.telemetry.spans import bottleneck_attributes
-from tests.stack.collector import CONFIGURATION, command, eventually, running
+from tests.stack.clients import eventually
+from tests.stack.collector import CONFIGURATION, command, running
 from tests.stack.otlp import Backend, counter, metrics_request, plain, span, spans_request
 
 pytestmark = pytest.mark.stack
