@@ -1,4 +1,6 @@
-# Everything a developer does, with Python ≥ 3.10 and make as the only needs. `make help` lists it.
+# Everything a developer does; `make help` lists it. Needs Python ≥ 3.10, make and the network for what it installs.
+# The stack and `make check` need besides what tools/stack gets its programs with, unless they are on the PATH:
+# Go ≥ 1.25 for the collector and Jaeger, apt-get for Prometheus and Alertmanager. Tests of certificates need openssl.
 # PYTHON=… names the Python to use, VENV=… where its environment goes, PYTEST_OPTIONS=… what pytest is told besides,
 # OVERLAYS=… what the stack's collector reads after its own configuration.
 
@@ -13,7 +15,7 @@ TELEMETRY_TESTS := $(addprefix tests/unit/,analysis sampling telemetry $(addsuff
   test_configuration test_exporters test_hand_over test_import)) \
   $(addprefix tests/integration/test_,$(addsuffix .py,canary end_to_end faults forks otlp))
 
-# The stack needs nothing but Python itself.
+# No environment: of Python's packages it needs none.
 STACK = python=$$(tools/find-python $(PYTHON)) && "$$python" -m tools.stack
 
 .DEFAULT_GOAL := help
@@ -35,7 +37,7 @@ stack-stop: ## end exactly those
 stack-status: ## show which of them run and answer
 	@$(STACK) status
 
-stack-programs: ## get those that are not on the PATH: builds the collector and Jaeger with Go, some minutes the first time
+stack-programs: ## get those that are not on the PATH: collector and Jaeger by Go, minutes the first time; others by apt-get
 	@$(STACK) programs
 
 test: export FHIRPATH_OTEL_R4_WHEEL := $(R4_WHEEL)

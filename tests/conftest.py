@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DEMANDED = "FHIRPATH_OTEL_STACK"
+
+
+@pytest.fixture(scope="session")
+def absent():
+    """Tells that something a test needs is not here: that skips the test, or fails it where everything is demanded."""
+
+    def tell(what):
+        if os.environ.get(DEMANDED) == "1":
+            pytest.fail(f"{what} ({DEMANDED}=1 demands it)")
+        pytest.skip(what)
+
+    return tell
+
+
+@pytest.fixture(scope="session")
+def openssl(absent):
+    """The command that certificates are made with."""
+    return shutil.which("openssl") or absent(
+        "the command openssl, which makes certificates, is not installed"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import ssl
 import subprocess
 import sys
@@ -103,16 +102,14 @@ class Certificate:
 
 
 @pytest.fixture(scope="session")
-def certificate(tmp_path_factory) -> Certificate:
+def certificate(openssl, tmp_path_factory) -> Certificate:
     """A self-signed certificate of localhost."""
-    if shutil.which("openssl") is None:
-        pytest.skip("the test of TLS makes its certificate with the command openssl, which is not installed")
     folder = tmp_path_factory.mktemp("certificate")
     made = Certificate(folder / "certificate.pem", folder / "key.pem")
     subprocess.run(
         [
             *(
-                "openssl",
+                openssl,
                 "req",
                 "-x509",
                 "-newkey",

@@ -9,6 +9,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,18 +17,28 @@ import fhirpath_otel as fo
 from fhirpath_otel.errors import FhirpathOtelError
 
 ROOT = Path(__file__).parents[2]
+# Longer than it takes on a loaded machine; should an evaluation wait for ever, the test fails all the same.
+PATIENCE = 120
 
 
 class Application:
     """A running application."""
 
-    def __init__(self, process):
+    def __init__(self, process, patience=PATIENCE):
         self._process = process
+        self._patience = patience
 
     def evaluate(self, *expressions, times=1):
         """Has each expression evaluated so often; returns when the telemetry of that was handed over."""
         print(json.dumps([expressions, times]), file=self._process.stdin, flush=True)
-        assert self._process.stdout.readline() == "handed over\n", self._process.poll()
+        # Its end is what ends the reading.
+        end = threading.Timer(self._patience, self._process.kill)
+        end.start()
+        try:
+            answer = self._process.stdout.readline()
+        finally:
+            end.cancel()
+        assert answer == "handed over\n", f"{answer!r}, status {self._process.poll()}"
 
 
 @contextmanager
@@ -40,9 +51,12 @@ def running(environment, file):
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        yield Application(process)
-        process.stdin.close()
-        assert process.wait(60) == 0
+        try:
+            yield Application(process)
+            process.stdin.close()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def main():

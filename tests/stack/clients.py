@@ -22,9 +22,10 @@ def get_json(url, **parameters):
         return json.load(answer)
 
 
-def get_text(url):
-    """The text that GET answers with."""
-    with _direct.open(url, timeout=30) as answer:
+def get_text(url, accept="*/*"):
+    """The text that GET answers with, in a form that is accepted."""
+    request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 -- of a program on loopback
+    with _direct.open(request, timeout=30) as answer:
         return answer.read().decode()
 
 

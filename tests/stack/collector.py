@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import time
-import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
+from tests.stack.clients import eventually, get_text
+from tools.stack import services
+from tools.stack.ports import free_ports
+
 CONFIGURATION = Path(__file__).parents[2] / "collector-config"
-PORTS = (
-    "OTLP_GRPC_PORT",
-    "OTLP_HTTP_PORT",
-    "OTELCOL_HEALTH_PORT",
-    "OTELCOL_TELEMETRY_PORT",
-    "OTELCOL_METRICS_PORT",
-)
-
-
-def eventually(what, seconds=30.0):
-    """What this returns, once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (result := what()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-    return result
-
-
-def free_ports():
-    sockets = {name: socket.socket() for name in PORTS}
-    for one in sockets.values():
-        one.bind(("127.0.0.1", 0))
-    ports = {name: one.getsockname()[1] for name, one in sockets.items()}
-    for one in sockets.values():
-        one.close()
-    return ports
+PORTS = tuple(port.variable for port in services.PORTS if port.service == "otelcol")
 
 
 def command(program, *overlays):
@@ -52,11 +29,12 @@ class Collector:
     """A running collector; `traces` and `metrics` send to it."""
 
     def __init__(self, program, folder, backend, *overlays, **variables):
-        self.ports = free_ports()
+        free = free_ports()
+        self.ports = {name: free[name] for name in PORTS}
         self._folder = folder
         self._environment = {
             **{name: item for name, item in os.environ.items() if not name.startswith("OTEL_")},
-            **{name: str(port) for name, port in self.ports.items()},
+            **self.ports,
             "OTELCOL_STORAGE": str(folder / "queue"),
             "JAEGER_OTLP_ENDPOINT": f"127.0.0.1:{backend.port}",
             "DECISION_WAIT": "1s",
@@ -71,25 +49,26 @@ class Collector:
             self.process = subprocess.Popen(
                 self._command, cwd=self._folder, env=self._environment, stdout=log, stderr=log
             )
-        eventually(self._is_ready)
+        try:
+            eventually(self._is_ready)
+        except BaseException:
+            # Nobody has it yet who could stop it.
+            self.process.kill()
+            self.process.wait()
+            raise
         self._channel = grpc.insecure_channel(f"127.0.0.1:{self.ports['OTLP_GRPC_PORT']}")
         self.traces = TraceServiceStub(self._channel).Export
         self.metrics = MetricsServiceStub(self._channel).Export
 
     def _is_ready(self):
-        assert self.process.poll() is None, self.log()
-        try:
-            return self.get("OTELCOL_HEALTH_PORT", "/")
-        except OSError:
-            return None
+        if self.process.poll() is not None:
+            pytest.fail(f"the collector has ended:\n{self.log()}")
+        return self.get("OTELCOL_HEALTH_PORT", "/")
 
     def get(self, port, path="/metrics"):
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ports[port]}{path}",
-            headers={"Accept": "application/openmetrics-text; version=1.0.0"},
+        return get_text(
+            f"http://127.0.0.1:{self.ports[port]}{path}", "application/openmetrics-text; version=1.0.0"
         )
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310 -- http, as above
-            return response.read().decode()
 
     def series(self, start):
         """The lines of the metrics for Prometheus that begin so."""

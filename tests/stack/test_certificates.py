@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.stack.collector import CONFIGURATION, eventually, running
+from tests.stack.clients import eventually
+from tests.stack.collector import CONFIGURATION, running
 from tests.stack.otlp import Backend
 
-pytestmark = [
-    pytest.mark.stack,
-    pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("bash")), reason="no openssl or bash"),
-]
+pytestmark = [pytest.mark.stack, pytest.mark.usefixtures("openssl")]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "stack.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE.partition("### Certificates")[2], re.MULTILINE | re.DOTALL)
@@ -48,6 +45,7 @@ def shell(folder, commands):
         capture_output=True,
         text=True,
         check=True,
+        timeout=60,
     )
 
 
@@ -75,7 +73,7 @@ def test_applications_are_heard_with_the_certificates_of_the_page(stack_programs
         send = [sys.executable, "-c", SENDS_A_SPAN.format(protocol=protocol)]
         without = {name: value for name, value in application.items() if "CLIENT" not in name}
         for variables in (without, application):
-            subprocess.run(send, env=UNTOLD | variables, check=True, capture_output=True)
+            subprocess.run(send, env=UNTOLD | variables, check=True, capture_output=True, timeout=60)
             if variables is without:
                 assert not backend.spans
         eventually(lambda: backend.spans)

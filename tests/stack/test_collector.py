@@ -17,7 +17,8 @@ from fhirpath_otel.analysis.analyser import gravest_first
 from fhirpath_otel.analysis.rules import RULES, Record
 from fhirpath_otel.analysis.thresholds import Thresholds
 from fhirpath_otel.telemetry.spans import bottleneck_attributes
-from tests.stack.collector import CONFIGURATION, command, eventually, running
+from tests.stack.clients import eventually
+from tests.stack.collector import CONFIGURATION, command, running
 from tests.stack.otlp import Backend, counter, metrics_request, plain, span, spans_request
 
 pytestmark = pytest.mark.stack
@@ -460,6 +461,7 @@ def certificates(folder):
     return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
 
 
+@pytest.mark.usefixtures("openssl")
 def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_we_are(program, tmp_path):
     authority, certificate, key = certificates(tmp_path)
     contents = [path.read_bytes() for path in (authority, key, certificate)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ pytest.importorskip("grafana_foundation_sdk", reason="needs Python 3.11")
 
 from tests.stack.clients import eventually
 from tools.build_dashboards import asked
+from tools.dashboards.promql import alone
 
 pytestmark = pytest.mark.stack
 
@@ -41,6 +43,27 @@ def application(stack, tmp_path_factory):
 )
 def test_a_query_of_a_dashboard_yields_series(stack, application, query):
     assert eventually(lambda: stack.prometheus.query(query["query"])), query
+
+
+# There is no such series before the fault that it counts: here is none.
+OF_FAULTS = re.compile(
+    r"ALERTS\{|up == 0|db_client_operation_duration_seconds_count\{[^}]*error_type"
+    r"|otelcol_exporter_(enqueue|send)_failed_|fhirpath_telemetry_dropped_total"
+)
+ALONE = sorted({side.strip() for entry in QUERIES for side in alone(entry["query"])})
+SEEN = [query for query in ALONE if not OF_FAULTS.search(query)]
+
+
+@pytest.mark.parametrize("query", SEEN, ids=range(len(SEEN)))
+def test_what_a_zero_could_stand_in_for_yields_series_too(stack, application, query):
+    assert eventually(lambda: stack.prometheus.query(query)), query
+
+
+def test_the_collector_counts_faults_by_the_names_that_are_asked_for(stack_programs):
+    names = set(re.findall(r"\b(otelcol_\w+)_total\b", " ".join(set(ALONE) - set(SEEN))))
+    code = stack_programs["otelcol"].read_bytes()
+    assert names
+    assert not [name for name in names if name.encode() not in code]
 
 
 def test_an_exemplar_of_a_percentile_leads_to_a_trace(stack, application):

@@ -201,6 +201,7 @@ def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, fig
     assert max(sizes) > rate
 
 
+@pytest.mark.stack_load
 def test_a_full_queue_refuses_and_counts_and_applications_go_on(faulty, data, tmp_path, figures):
     began = time.time()
     with (

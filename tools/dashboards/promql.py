@@ -125,6 +125,23 @@ def with_template(expression: str) -> str:
     return f"({expression}) * on ({HASH}) group_left ({TEMPLATE}) {known} or ({expression}) unless on ({HASH}) {known}"
 
 
+def alone(expression: str) -> list[str]:
+    """What stands before each `or` of the expression: what takes its place would hide that it names nothing."""
+    return [
+        expression[_operand_begins(expression, found.start()) : found.start()]
+        for found in re.finditer(r" or ", expression)
+    ]
+
+
+def _operand_begins(expression: str, end: int) -> int:
+    depth = 0
+    for place in range(end - 1, -1, -1):
+        depth += (expression[place] in ")}]") - (expression[place] in "({[")
+        if depth < 0 or (depth == 0 and expression[place] == ","):
+            return place + 1
+    return 0
+
+
 def example(expression: str, *, interval: str = "1m", span: str = "5m") -> str:
     """`expression` as Grafana sends it with everything chosen."""
     replaced = expression.replace("$__rate_interval", interval).replace("$__range", span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ class DebianPackage:
                     f"{Path(self.program).name} is not on the PATH, and without {tool} it cannot be had from Debian's "
                     f"packages: get it from {_DOWNLOADS} or with your system's packages, and put it on the PATH."
                 )
+        _fill_lists(self.package, say)
         version = self._version()
 
         def make(folder: Path) -> None:
@@ -65,6 +67,20 @@ class DebianPackage:
         return found[1]
 
 
+def _fill_lists(package: str, say: Say) -> None:
+    """Has apt-get learn what packages there are, where it knows none: images of Debian come without lists."""
+    existing = ["apt-get", "indextargets", "--format", "$(FILENAME)", "Created-By: Packages"]
+    if _run(existing, Path.cwd(), package).strip():
+        return
+    if os.geteuid() != 0:
+        raise Unreachable(
+            f"apt-get has no lists of packages, so that {package} cannot be had, and only root may get them: run "
+            f"`apt-get update` as root, and try again; without Debian see {_DOWNLOADS}"
+        )
+    say("apt-get has no lists of packages: getting them (apt-get update)")
+    _run(["apt-get", "update"], Path.cwd(), package)
+
+
 def _run(command: list[str], folder: Path, package: str) -> str:
     """What the command said; raises Unreachable where it failed."""
     ended = subprocess.run(
@@ -78,7 +94,7 @@ def _run(command: list[str], folder: Path, package: str) -> str:
     )
     if ended.returncode:
         raise Unreachable(
-            f"{package} could not be had from Debian's packages ({' '.join(command[:2])}). If its lists are old or "
-            f"missing, run `apt-get update` as root; without Debian see {_DOWNLOADS}\n{ended.stdout.rstrip()}"
+            f"{package} could not be had from Debian's packages ({' '.join(command[:2])}). If its lists are "
+            f"old, run `apt-get update` as root; without Debian see {_DOWNLOADS}\n{ended.stdout.rstrip()}"
         )
     return ended.stdout

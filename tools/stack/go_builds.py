@@ -8,8 +8,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tools.stack.cache import Say, make_once
@@ -22,8 +22,10 @@ JAEGER_VERSION = "2.13.0"
 _JAEGER_MODULE = "github.com/jaegertracing/jaeger"
 _JAEGER_TAG = "v1.76.0"
 _BUILDER = f"go.opentelemetry.io/collector/cmd/builder@v{COLLECTOR_VERSION}"
-# Before 1.21 `go` does not know how to get the newer Go that the modules ask for.
-_OLDEST_GO = (1, 21)
+# What the `go` lines of the collector's modules ask for; Jaeger's ask for less.
+_NEEDED_GO = (1, 25)
+# Before it `go` does not know how to get a newer one.
+_GO_THAT_GETS_ANOTHER = (1, 21)
 _NETWORK_TROUBLE = re.compile(
     r"dial tcp|no such host|connection refused|connection reset|i/o timeout|network is unreachable|TLS handshake"
     r"|proxyconnect|Could not resolve host|Client\.Timeout|deadline exceeded|50[234] (Bad Gateway|Service|Gateway)"
@@ -39,6 +41,7 @@ class Go:
     folder: Path
     log: Path
     say: Say
+    environment: Mapping[str, str]
 
     def run(self, step: str, *arguments: str) -> None:
         """Runs `go` with these arguments; raises Unreachable or BuildFailed with the end of the log."""
@@ -51,7 +54,9 @@ class Go:
         self._call(list(command))
 
     def _call(self, command: list[str]) -> None:
-        environment = os.environ | {"GOBIN": str(self.folder / "bin"), "GOWORK": "off"}
+        environment = (
+            os.environ | {"GOBIN": str(self.folder / "bin"), "GOWORK": "off"} | dict(self.environment)
+        )
         began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
@@ -116,7 +121,7 @@ class GoProgram:
         cached = self.cached(cache)
         if cached:
             return cached
-        command = _go()
+        command, environment = _go()
         log = cache / f"{self.folder_name}.log"
 
         def make(folder: Path) -> None:
@@ -125,7 +130,7 @@ class GoProgram:
             began = time.monotonic()
             workshop = folder / "workshop"
             workshop.mkdir()
-            self.build(Go(command, workshop, log, say))
+            self.build(Go(command, workshop, log, say, environment))
             (workshop / self.name).rename(folder / self.name)
             shutil.rmtree(workshop)
             say(f"  built in {time.monotonic() - began:.0f} s")
@@ -165,7 +170,7 @@ def _build_collector(go: Go) -> None:
         *("bin/builder", "--skip-get-modules", "--skip-compilation", "--config", "manifest.yaml"),
     )
     # The builder would fetch modules with `go mod tidy`, which wants those of every dependency's tests too.
-    inside = Go(go.command, go.folder / "source", go.log, go.say)
+    inside = replace(go, folder=go.folder / "source")
     inside.run("starting a module", "mod", "init", "example.org/otelcol")
     modules = [
         *manifest_modules(manifest),
@@ -185,22 +190,33 @@ def _build_collector(go: Go) -> None:
     go.run_program("trying it", "./otelcol", "--version")
 
 
-def _go() -> str:
+def _go() -> tuple[str, dict[str, str]]:
+    """The command, and what it has to find in its environment to be new enough; raises ToolMissing."""
+    needed = ".".join(map(str, _NEEDED_GO))
     command = shutil.which("go")
     if command is None:
         raise ToolMissing(
-            "Go is not installed, and the collector and Jaeger are built with it: install Go 1.25 or newer "
-            "(https://go.dev/doc/install; Debian and Ubuntu: golang-go), or put otelcol-contrib and jaeger on the PATH."
+            f"Go is not installed, and the collector and Jaeger are built with it: install Go {needed} or newer from "
+            "https://go.dev/doc/install (packages of distributions are often older), or put otelcol-contrib and jaeger "
+            "on the PATH."
         )
     asked = subprocess.run(
-        [command, "env", "GOVERSION"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        [command, "env", "GOVERSION", "GOTOOLCHAIN"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
-    version = re.match(r"go(\d+)\.(\d+)", asked.stdout)
-    if version and (int(version[1]), int(version[2])) < _OLDEST_GO:
-        raise ToolMissing(
-            f"{command} is Go {version[0][2:]}, and 1.25 or newer is needed: https://go.dev/doc/install"
-        )
-    return command
+    found = re.match(r"go(\d+)\.(\d+)", asked.stdout)
+    version = (int(found[1]), int(found[2])) if found else _NEEDED_GO
+    if version >= _NEEDED_GO:
+        return command, {}
+    if version >= _GO_THAT_GETS_ANOTHER and asked.stdout.rstrip().endswith("auto"):
+        return command, {"GOTOOLCHAIN": f"go{needed}.0+auto"}
+    raise ToolMissing(
+        f"{command} is Go {asked.stdout.split()[0][2:]}, and {needed} or newer is needed: https://go.dev/doc/install. "
+        "From 1.21 on Go gets a newer one by itself, where GOTOOLCHAIN is auto."
+    )
 
 
 def _tail(text: str, lines: int = 15) -> str:

@@ -23,7 +23,7 @@ def refuse_taken_ports(plan: Plan) -> None:
     except OSError as error:
         raise StackFailure(
             f"STACK_LISTEN={plan.listen} is no address to listen on: {error.strerror or error}. "
-            "It can be 127.0.0.1, another address of this machine, or 0.0.0.0 for all of them"
+            "It can be 127.0.0.1, another IPv4 address of this machine, or 0.0.0.0 for all of them"
         ) from error
     taken = []
     wanted: dict[int, str] = {}
@@ -61,7 +61,7 @@ def _free_port(held: ExitStack) -> int:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener = socket.socket(socket.AF_INET)
     try:
         # As Go does; without it a port would seem taken for a minute after its program ended.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -13,6 +13,7 @@ from pathlib import Path
 from tools.stack import go_builds
 from tools.stack.cache import Say, cache_folder
 from tools.stack.debian import DebianPackage
+from tools.stack.failures import StackFailure
 from tools.stack.go_builds import GoProgram
 
 # The variable that has the PATH disregarded, and its value that does so.
@@ -145,9 +146,26 @@ def find_all(say: Say, environ: Mapping[str, str] = os.environ) -> dict[str, Fou
 
 
 def get_all(say: Say, environ: Mapping[str, str] = os.environ) -> dict[str, Found]:
-    """Every program by name, each got if it was not there; raises StackFailure at the first that cannot be had."""
+    """Every program by name, each got if it was not there.
+
+    Raises StackFailure once all were tried, so that one run tells all that is missing; its type is that of the first.
+    """
     cache = cache_folder(environ)
-    return {program.name: program.get(cache, say, path=_path_counts(environ)) for program in PROGRAMS}
+    outcomes = {
+        program.name: _got_or_failed(program, cache, say, path=_path_counts(environ)) for program in PROGRAMS
+    }
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, StackFailure)]
+    if failures:
+        # Two programs that want for the same say the same.
+        raise type(failures[0])("\nstack: ".join(dict.fromkeys(map(str, failures)))) from failures[0]
+    return {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Found)}
+
+
+def _got_or_failed(program: Program, cache: Path, say: Say, *, path: bool) -> Found | StackFailure:
+    try:
+        return program.get(cache, say, path=path)
+    except StackFailure as failure:
+        return failure
 
 
 def _path_counts(environ: Mapping[str, str]) -> bool:

@@ -15,6 +15,7 @@ from tools.stack.services import SERVICES, Plan, Service
 from tools.stack.variables import refuse_wrong_values
 
 _LINES_SHOWN = 20
+_UNRECORDED_PATIENCE = 20
 
 
 class Runner:
@@ -109,10 +110,18 @@ class Runner:
         processes.record(self.plan.folder, service.name, child.pid, service.health)
 
     def _reap(self, name: str) -> None:
-        """Takes note of the end of a program that was started here, as its parent has to."""
+        """Takes note of the end of a program that was started here, as its parent has to.
+
+        One that has no pid file, since we were interrupted just then, is ended now.
+        """
         child = self._children.pop(name, None)
         if child:
-            child.wait()
+            child.terminate()
+            try:
+                child.wait(_UNRECORDED_PATIENCE)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
 
     def _wait(self, names: Iterable[str]) -> None:
         until = time.monotonic() + self._patience

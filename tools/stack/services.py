@@ -119,11 +119,13 @@ class Plan:
     def _environment(self, **more: str) -> dict[str, str]:
         """This process's own, `more` that the plan's variables may overrule, and all ports.
 
-        Without OTEL_…, which is meant for applications: Jaeger would obey it.
+        Without OTEL_…, which is meant for applications: Jaeger would obey it. And without what is empty: the
+        configuration's defaults hold for what is not set.
         """
         ports = {port.variable: str(self.port(port.variable)) for port in PORTS}
-        merged = dict(os.environ) | more | dict(self.variables) | ports
-        return {name: value for name, value in merged.items() if not name.startswith("OTEL_")}
+        given = {name: value for name, value in self.variables.items() if value}
+        merged = dict(os.environ) | more | given | ports
+        return {name: value for name, value in merged.items() if value and not name.startswith("OTEL_")}
 
     def _collector(self) -> Service:
         files = [self.configuration / "otelcol.yaml", *self.overlays]

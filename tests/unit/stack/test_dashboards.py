@@ -122,6 +122,14 @@ def test_examples_take_the_intervals_that_they_are_given():
     assert promql.example('a{b=~"$service",c=~"${version}"}') == 'a{b=~".*",c=~".*"}'
 
 
+def test_what_stands_before_an_or_can_be_asked_alone():
+    assert promql.alone("topk(2, sum by (a, b) (c) or 0 * d) or (e or vector(0)) / f") == [
+        " sum by (a, b) (c)",
+        "topk(2, sum by (a, b) (c) or 0 * d)",
+        "e",
+    ]
+
+
 def test_exemplars_are_asked_for_where_a_latency_is_shown():
     with_exemplars = {
         panel.title

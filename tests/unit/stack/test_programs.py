@@ -25,7 +25,7 @@ OTELCOL, JAEGER, PROMETHEUS, PROMTOOL, ALERTMANAGER = programs.PROGRAMS
 # Plays `go`: what it builds is a program that tells a version. $GO_TROUBLE has it fail while it downloads or compiles.
 GO = """
     case "$1 $2" in
-    "env GOVERSION") echo "${GO_VERSION:-go1.26.0}" ;;
+    "env GOVERSION") echo "${GO_VERSION:-go1.26.0}"; echo "${GOTOOLCHAIN:-auto}" ;;
     "env GOPROXY") echo https://modules.example ;;
     "get "*) [ -z "$GET_TROUBLE" ] || { echo "$GET_TROUBLE" >&2; exit 1; } ;;
     "install "*)
@@ -33,7 +33,7 @@ GO = """
         printf '#!/bin/sh\\nmkdir source\\n' > "$GOBIN/builder"
         chmod +x "$GOBIN/builder" ;;
     "build "*)
-        echo built >> "$GO_DIARY"
+        echo "built $GOTOOLCHAIN" >> "$GO_DIARY"
         [ -z "$BUILD_TROUBLE" ] || { eval "$BUILD_TROUBLE"; }
         while [ "$1" != -o ]; do shift; done
         printf '#!/bin/sh\\necho version 0.155.0\\n' > "$2"
@@ -118,15 +118,24 @@ def test_progress_says_what_is_built_how_long_it_takes_and_where_it_logs(path, c
 
 
 def test_without_go_it_says_what_to_install(path, cache, said):
-    with pytest.raises(ToolMissing, match=r"install Go 1\.25 or newer.*golang-go"):
+    with pytest.raises(ToolMissing, match=r"install Go 1\.25 or newer from https://go\.dev"):
         JAEGER.get(cache, said.append)
 
 
-def test_a_go_that_is_too_old_is_not_tried(path, cache, said, monkeypatch):
+@pytest.mark.parametrize(("version", "toolchain"), [("1.19.8", "auto"), ("1.24.4", "local")])
+def test_a_go_that_is_too_old_is_not_tried(version, toolchain, path, cache, said, monkeypatch):
     path("go", GO)
-    monkeypatch.setenv("GO_VERSION", "go1.19.8")
-    with pytest.raises(ToolMissing, match=r"is Go 1\.19, and 1\.25 or newer"):
+    monkeypatch.setenv("GO_VERSION", f"go{version}")
+    monkeypatch.setenv("GOTOOLCHAIN", toolchain)
+    with pytest.raises(ToolMissing, match=rf"is Go {version}, and 1\.25 or newer"):
         JAEGER.get(cache, said.append)
+
+
+def test_an_older_go_that_can_is_told_to_get_a_newer_one(path, cache, said, monkeypatch, tmp_path):
+    path("go", GO)
+    monkeypatch.setenv("GO_VERSION", "go1.22.2")
+    JAEGER.get(cache, said.append)
+    assert (tmp_path / "diary").read_text() == "built go1.25.0+auto\n"
 
 
 @pytest.mark.parametrize(
@@ -254,13 +263,17 @@ def test_debians_name_of_alertmanager_is_known(path, cache, said):
 
 
 @pytest.fixture
-def debian(path):
+def debian(path, tmp_path, monkeypatch):
+    (tmp_path / "lists").write_text("Packages\n")
+    monkeypatch.setenv("APT_LISTS", str(tmp_path / "lists"))
     path(
         "apt-get",
         """
         file=prometheus_2.42.0+ds-5_amd64.deb
         [ -z "$APT_TROUBLE" ] || { echo "$APT_TROUBLE"; exit 100; }
         case "$1" in
+        indextargets) cat "$APT_LISTS" ;;
+        update) echo Packages > "$APT_LISTS" ;;
         --print-uris) echo "'https://debian.example/$file' $file 1 SHA256:0" ;;
         download) echo > "$file" ;;
         esac
@@ -294,6 +307,16 @@ def test_a_package_that_cannot_be_downloaded_is_told(debian, cache, said, monkey
         PROMETHEUS.get(cache, said.append)
 
 
+def test_root_gets_the_lists_of_packages_where_there_are_none(debian, cache, said, tmp_path, monkeypatch):
+    (tmp_path / "lists").write_text("")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(Unreachable, match=r"no lists of packages.*only root.*`apt-get update` as root"):
+        PROMETHEUS.get(cache, said.append)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert PROMETHEUS.get(cache, said.append).path.is_file()
+    assert said[0].endswith("getting them (apt-get update)")
+
+
 def test_a_package_without_the_program_is_not_kept(debian, cache, said):
     with pytest.raises(BuildFailed, match=r"has no usr/bin/missing"):
         DebianPackage("prometheus", "usr/bin/missing").get(cache, said.append)
@@ -312,6 +335,15 @@ def test_the_command_line_prints_paths(path, cache, capsys):
     printed = json.loads(capsys.readouterr().out)
     assert {name: Path(printed[name]) for name in there} == there
     assert Path(printed["otelcol"]).parents[1] == cache
+
+
+def test_everything_that_cannot_be_had_is_told_at_once(debian, cache, said, monkeypatch):
+    with pytest.raises(
+        ToolMissing, match=r"(?s)^Go is not installed.*package prometheus-alertmanager"
+    ) as told:
+        programs.get_all(said.append)
+    assert str(told.value).count("Go is not installed") == 1
+    assert PROMETHEUS.find(cache, said.append)
 
 
 def test_the_command_line_tells_scripts_what_is_wrong(path, cache, capsys):

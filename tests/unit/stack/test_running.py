@@ -111,6 +111,30 @@ def test_all_are_started_and_exactly_those_are_ended(start):
     assert list(runner.plan.folder.glob("*.pid")) == []
 
 
+def test_one_that_was_started_when_we_are_interrupted_is_ended_too(start, monkeypatch):
+    record, pids = processes.record, {}
+
+    def interrupted(folder, name, pid, health):
+        pids[name] = pid
+        if name == "jaeger":
+            raise KeyboardInterrupt
+        record(folder, name, pid, health)
+
+    monkeypatch.setattr(processes, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert list(pids) == ["otelcol", "jaeger"]
+    assert not any(processes.beginning(pid) for pid in pids.values())
+
+
+def test_what_is_empty_counts_as_not_set(plan, monkeypatch):
+    monkeypatch.setenv("SLOW_THRESHOLD_MS", "")
+    made = plan(DECISION_WAIT="", OTELCOL_STORAGE="", STACK_LISTEN="")
+    environment = made.services()["otelcol"].environment
+    assert not {"SLOW_THRESHOLD_MS", "DECISION_WAIT", "STACK_LISTEN"} & set(environment)
+    assert environment["OTELCOL_STORAGE"] == str(made.folder / "otelcol")
+
+
 def test_what_is_kept_is_for_nobody_else_to_read(start):
     assert start().plan.folder.stat().st_mode & 0o077 == 0
 
@@ -220,9 +244,10 @@ def test_a_port_that_was_given_twice_is_told(plan):
         refuse_taken_ports(plan(OTLP_GRPC_PORT=twice, OTLP_HTTP_PORT=twice))
 
 
-def test_an_address_that_this_machine_has_not_is_told(plan):
-    with pytest.raises(StackFailure, match=r"STACK_LISTEN=203\.0\.113\.1 is no address to listen on"):
-        refuse_taken_ports(plan(STACK_LISTEN="203.0.113.1"))
+@pytest.mark.parametrize("listen", ["203.0.113.1", "::1", "::"])
+def test_an_address_that_nobody_here_can_listen_on_is_told(listen, plan):
+    with pytest.raises(StackFailure, match=rf"STACK_LISTEN={listen} is no address to listen on.*IPv4"):
+        refuse_taken_ports(plan(STACK_LISTEN=listen))
 
 
 @pytest.mark.parametrize(("listen", "reached"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])  # noqa: S104
