@@ -18,7 +18,7 @@ from fhirpath_otel.analysis.rules import RULES, Record
 from fhirpath_otel.analysis.thresholds import Thresholds
 from fhirpath_otel.telemetry.spans import bottleneck_attributes
 from tests.stack.collector import CONFIGURATION, command, eventually, running
-from tests.stack.otlp import Backend, counter, metrics_request, plain, span, spans_request
+from tests.stack.otlp import Backend, attributes, counter, metrics_request, plain, span, spans_request
 
 pytestmark = pytest.mark.stack
 
@@ -170,6 +170,38 @@ def test_no_secret_leaves(collector, backend):
     assert {tuple(event.name for event in item.events) for item in arrived} == {("other", "exception")}
     assert plain(arrived[0].events[1].attributes) == {"exception.type": "ValueError"}
     assert {item.status.code for item in arrived} == {Status.STATUS_CODE_ERROR}
+
+
+def twice(name, first, second):
+    """An attribute that comes twice, which OTLP can say though it must not."""
+    return [*attributes({name: first}), *attributes({name: second})]
+
+
+def test_no_secret_leaves_behind_a_harmless_value_of_the_same_name(collector, backend):
+    doubled = {
+        name: twice(name, first, f"PHI {CANARY}")
+        for name, first in (
+            ("error.type", "ValueError"),
+            ("exception.type", "ValueError"),
+            ("host.name", "host"),
+            ("fhirpath.stage", "sql"),
+        )
+    }
+    sent = span("x", KEPT, events=[Span.Event(name="exception", attributes=doubled["exception.type"])])
+    sent.attributes.extend([*doubled["error.type"], *doubled["fhirpath.stage"]])
+    traces = spans_request(sent)
+    point = counter("of.doubles", {})
+    point.sum.data_points[0].attributes.extend([*doubled["error.type"], *doubled["fhirpath.stage"]])
+    metrics = metrics_request(point)
+    for resource in (traces.resource_spans[0].resource, metrics.resource_metrics[0].resource):
+        resource.attributes.extend(doubled["host.name"])
+    collector.traces(traces)
+    collector.metrics(metrics)
+    eventually(lambda: sent.span_id in backend.by_id())
+    eventually(lambda: collector.series("of_doubles_total"))
+    told = [str(backend.requests), *map(collector.get, ("OTELCOL_METRICS_PORT", "OTELCOL_TELEMETRY_PORT"))]
+    assert [text.count(CANARY) for text in [*told, collector.log()]] == [0, 0, 0, 0]
+    assert plain(backend.by_id()[sent.span_id].attributes) == KEPT
 
 
 EVALUATIONS = """

@@ -156,10 +156,23 @@ def _check(of: str, item: Attribute, name: str) -> str:
     return _drop_unless(of, name) if item.type == "string" else _drop_unless_number(of, name, item.type)
 
 
+def _keep(of: str, names: str) -> list[str]:
+    """Removes all other attributes, and of a name that comes twice all but the last.
+
+    A sender may say a name twice, and every other statement reads the first one only. A map holds each name once.
+    """
+    return [
+        f"keep_keys({of}.attributes, {names})",
+        f'merge_maps({of}.cache, {of}.attributes, "upsert")',
+        f"set({of}.attributes, {of}.cache)",
+        f"keep_keys({of}.cache, [])",
+    ]
+
+
 def resource_statements() -> list[str]:
     """Resources: attributes by name and value."""
     return [
-        f"keep_keys(resource.attributes, {texts(RESOURCE_ATTRIBUTES)})",
+        *_keep("resource", texts(RESOURCE_ATTRIBUTES)),
         _drop_unless_number("resource", PROCESS_ID, "int"),
         *(
             _drop_unless("resource", name, f"^{LABEL}$" if name in LABELS else None)
@@ -184,7 +197,7 @@ def scope_statements() -> list[str]:
 def span_statements() -> list[str]:
     """Spans: attributes by name and value, names out of attributes, and nothing of links, states and messages."""
     return [
-        f"keep_keys(span.attributes, {texts(span_attributes(), DIMENSIONS)})",
+        *_keep("span", texts(span_attributes(), DIMENSIONS)),
         *_checks("span", semconv.SPAN_ATTRIBUTES),
         *_span_name_statements(),
         'set(span.status.message, "")',
@@ -251,7 +264,7 @@ def event_statements() -> list[str]:
     """Events: what they are called, and the class of an exception."""
     return [
         f"set(spanevent.name, {text(semconv.OTHER)}) where spanevent.name != {text(semconv.EXCEPTION_EVENT)}",
-        f"keep_keys(spanevent.attributes, {texts(EVENT_ATTRIBUTES)})",
+        *_keep("spanevent", texts(EVENT_ATTRIBUTES)),
         *(_drop_unless("spanevent", name) for name in EVENT_ATTRIBUTES),
     ]
 
@@ -260,7 +273,7 @@ def point_statements() -> list[str]:
     """Data points: attributes by name and value."""
     own = list(dict.fromkeys(item for metric in semconv.METRICS for item in metric.attributes))
     return [
-        f"keep_keys(datapoint.attributes, {texts(point_attributes(), DIMENSIONS)})",
+        *_keep("datapoint", texts(point_attributes(), DIMENSIONS)),
         *_checks("datapoint", own),
     ]
 

@@ -83,8 +83,8 @@ def statements(configuration, signal, context):
 
 
 def allowed(lines):
-    """The names of the one `keep_keys`."""
-    (keep,) = [line for line in lines if line.startswith("keep_keys")]
+    """The names of the one `keep_keys` of attributes."""
+    (keep,) = [line for line in lines if re.match(r"keep_keys\([a-z]+\.attributes", line)]
     return set(re.findall(r'"([^"]+)"', keep))
 
 
@@ -116,6 +116,22 @@ def test_the_value_of_every_attribute_that_may_pass_is_checked(configuration, si
     lines = statements(configuration, signal, context)
     checked = {found[1] for line in lines if (found := re.match(r'delete_key\([a-z.]+, "([^"]+)"\)', line))}
     assert checked == allowed(lines)
+
+
+@pytest.mark.parametrize(
+    ("signal", "context"),
+    [("trace", "resource"), ("trace", "span"), ("trace", "spanevent"), ("metric", "datapoint")],
+)
+def test_a_name_is_there_once_before_its_value_is_checked(configuration, signal, context):
+    lines = statements(configuration, signal, context)
+    checks = [number for number, line in enumerate(lines) if line.startswith("delete_key")]
+    before = [line for line in lines[: checks[0]] if "attributes" in line or "cache" in line]
+    assert before[0].startswith(f"keep_keys({context}.attributes, ")
+    assert before[1:] == [
+        f'merge_maps({context}.cache, {context}.attributes, "upsert")',
+        f"set({context}.attributes, {context}.cache)",
+        f"keep_keys({context}.cache, [])",
+    ]
 
 
 def test_everything_of_a_span_that_statements_reach_is_checked(configuration):
