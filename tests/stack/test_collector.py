@@ -17,7 +17,7 @@ from fhirpath_otel.analysis.analyser import gravest_first
 from fhirpath_otel.analysis.rules import RULES, Record
 from fhirpath_otel.analysis.thresholds import Thresholds
 from fhirpath_otel.telemetry.spans import bottleneck_attributes
-from tests.stack.collector import CONFIGURATION, command, eventually, running
+from tests.stack.collector import CONFIGURATION, command, eventually, free_ports, running
 from tests.stack.otlp import Backend, attributes, counter, metrics_request, plain, span, spans_request
 
 pytestmark = pytest.mark.stack
@@ -492,8 +492,38 @@ def certificates(folder):
     return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
 
 
-def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_we_are(program, tmp_path):
-    authority, certificate, key = certificates(tmp_path)
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory):
+    return certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["unset", "empty"])
+@pytest.mark.parametrize("missing", ["OTLP_TLS_CERT_FILE", "OTLP_TLS_KEY_FILE", "OTLP_CLIENT_CA_FILE"])
+def test_nobody_is_heard_while_a_file_of_mutual_tls_is_not_told(program, certified, tmp_path, missing, empty):
+    authority, certificate, key = certified
+    files = {"OTLP_TLS_CERT_FILE": certificate, "OTLP_TLS_KEY_FILE": key, "OTLP_CLIENT_CA_FILE": authority}
+    told = {name: str(path) for name, path in files.items() if name != missing}
+    without = {name: text for name, text in os.environ.items() if name not in files}
+    ended = subprocess.run(
+        command(program, CONFIGURATION / "otelcol-mtls.yaml"),
+        cwd=tmp_path,
+        env=without
+        | {name: str(port) for name, port in free_ports().items()}
+        | {"OTELCOL_STORAGE": str(tmp_path / "queue")}
+        | (told | {missing: ""} if empty else told),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert "failed to load" in ended.stderr
+
+
+def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_we_are(
+    program, certified, tmp_path
+):
+    authority, certificate, key = certified
     contents = [path.read_bytes() for path in (authority, key, certificate)]
     backend = Backend(
         credentials=grpc.ssl_server_credentials(
