@@ -19,7 +19,8 @@ from fhirpath_otel.analysis.thresholds import Thresholds
 from fhirpath_otel.telemetry.spans import bottleneck_attributes
 from tests.stack.clients import eventually
 from tests.stack.collector import CONFIGURATION, command, running
-from tests.stack.otlp import Backend, counter, metrics_request, plain, span, spans_request
+from tests.stack.otlp import Backend, attributes, counter, metrics_request, plain, span, spans_request
+from tools.stack.ports import free_ports
 
 pytestmark = pytest.mark.stack
 
@@ -34,17 +35,24 @@ HIDDEN = {
     ),
     # Values that are not what their names promise.
     "fhirpath.stage": CANARY,
-    "fhirpath.expression.template": f"name = '{CANARY}'",
+    "fhirpath.expression.template": f"Peter {CANARY}, Hauptstrasse, HIV positiv",
     "fhirpath.expression.hash": CANARY,
-    "fhirpath.resource.type": f"{CANARY} x",
+    "fhirpath.expression.text": CANARY,
+    "fhirpath.resource.type": f"{CANARY}_Peter_1970",
+    "fhirpath.sampling.reason": CANARY,
+    "fhirpath.bottleneck.rule": f"{CANARY}-1970",
+    "reason": CANARY,
+    "detail": CANARY,
+    "db.operation.name": CANARY,
+    "rpc.system": f"{CANARY}-1970-01-01",
     "fhirpath.result.count": CANARY,
-    "fhirpath.bottleneck.rules": [f"see {CANARY}"],
+    "fhirpath.bottleneck.rules": [CANARY.lower()],
     "fhirpath.bottleneck.advice": [f"do {CANARY}"],
     "fhirpath.engine.name": [CANARY],
     "fhirpath.operator.name": f"'{CANARY}'",
     "error.type": f"no {CANARY} here",
     "db.namespace": f"{CANARY}@host",
-    "db.query.summary": f"SELECT '{CANARY}'",
+    "db.query.summary": f"SELECT {CANARY}.Peter_1970_01_01",
     "http.route": f"/Patient/{CANARY}1",
     "http.request.method": f"get {CANARY}",
     "messaging.system": {CANARY: CANARY},
@@ -171,6 +179,38 @@ def test_no_secret_leaves(collector, backend):
     assert {tuple(event.name for event in item.events) for item in arrived} == {("other", "exception")}
     assert plain(arrived[0].events[1].attributes) == {"exception.type": "ValueError"}
     assert {item.status.code for item in arrived} == {Status.STATUS_CODE_ERROR}
+
+
+def twice(name, first, second):
+    """An attribute that comes twice, which OTLP can say though it must not."""
+    return [*attributes({name: first}), *attributes({name: second})]
+
+
+def test_no_secret_leaves_behind_a_harmless_value_of_the_same_name(collector, backend):
+    doubled = {
+        name: twice(name, first, f"PHI {CANARY}")
+        for name, first in (
+            ("error.type", "ValueError"),
+            ("exception.type", "ValueError"),
+            ("host.name", "host"),
+            ("fhirpath.stage", "sql"),
+        )
+    }
+    sent = span("x", KEPT, events=[Span.Event(name="exception", attributes=doubled["exception.type"])])
+    sent.attributes.extend([*doubled["error.type"], *doubled["fhirpath.stage"]])
+    traces = spans_request(sent)
+    point = counter("of.doubles", {})
+    point.sum.data_points[0].attributes.extend([*doubled["error.type"], *doubled["fhirpath.stage"]])
+    metrics = metrics_request(point)
+    for resource in (traces.resource_spans[0].resource, metrics.resource_metrics[0].resource):
+        resource.attributes.extend(doubled["host.name"])
+    collector.traces(traces)
+    collector.metrics(metrics)
+    eventually(lambda: sent.span_id in backend.by_id())
+    eventually(lambda: collector.series("of_doubles_total"))
+    told = [str(backend.requests), *map(collector.get, ("OTELCOL_METRICS_PORT", "OTELCOL_TELEMETRY_PORT"))]
+    assert [text.count(CANARY) for text in [*told, collector.log()]] == [0, 0, 0, 0]
+    assert plain(backend.by_id()[sent.span_id].attributes) == KEPT
 
 
 EVALUATIONS = """
@@ -461,9 +501,38 @@ def certificates(folder):
     return folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
 
 
-@pytest.mark.usefixtures("openssl")
-def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_we_are(program, tmp_path):
-    authority, certificate, key = certificates(tmp_path)
+@pytest.fixture
+def certified(openssl, tmp_path_factory):
+    return certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["unset", "empty"])
+@pytest.mark.parametrize("missing", ["OTLP_TLS_CERT_FILE", "OTLP_TLS_KEY_FILE", "OTLP_CLIENT_CA_FILE"])
+def test_nobody_is_heard_while_a_file_of_mutual_tls_is_not_told(program, certified, tmp_path, missing, empty):
+    authority, certificate, key = certified
+    files = {"OTLP_TLS_CERT_FILE": certificate, "OTLP_TLS_KEY_FILE": key, "OTLP_CLIENT_CA_FILE": authority}
+    told = {name: str(path) for name, path in files.items() if name != missing}
+    without = {name: text for name, text in os.environ.items() if name not in files}
+    ended = subprocess.run(
+        command(program, CONFIGURATION / "otelcol-mtls.yaml"),
+        cwd=tmp_path,
+        env=without
+        | {name: str(port) for name, port in free_ports().items()}
+        | {"OTELCOL_STORAGE": str(tmp_path / "queue")}
+        | (told | {missing: ""} if empty else told),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert "failed to load" in ended.stderr
+
+
+def test_only_clients_with_a_certificate_are_heard_and_the_backend_is_told_who_we_are(
+    program, certified, tmp_path
+):
+    authority, certificate, key = certified
     contents = [path.read_bytes() for path in (authority, key, certificate)]
     backend = Backend(
         credentials=grpc.ssl_server_credentials(

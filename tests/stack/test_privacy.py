@@ -65,7 +65,7 @@ def send_spans(endpoint):
     state = TraceState([("vendor", SECRET)])
     other = SpanContext(1, 2, is_remote=True, trace_flags=TraceFlags(1), trace_state=state)
     caller = trace.set_span_in_context(trace.NonRecordingSpan(other))
-    attributes = SECRETS | {"fhirpath.resource.type": CONTROL}
+    attributes = SECRETS | {"db.namespace": CONTROL}
     for context in (None, caller):
         with (
             suppress(ValueError),

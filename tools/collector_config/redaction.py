@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
 from fhirpath_otel.analysis.rules import ADVICE
+from fhirpath_otel.evaluator.model import load_model
 from tools.collector_config.ottl import exactly, path, text, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fhirpath_otel.semconv import Attribute
 
@@ -37,18 +38,32 @@ PROCESS_ID = "process.pid"
 
 # What values look like. RE2, as everywhere in the collector.
 IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
-PLAIN = "[A-Za-z0-9_][A-Za-z0-9_.:/+<>-]*"
-LABEL = "[A-Za-z0-9_][A-Za-z0-9_.:/+ -]*"
+PLAIN = "[A-Za-z0-9_][A-Za-z0-9_.:/+<>-]{0,127}"
+IDENTIFYING = "^[0-9][0-9-]{5,}$|[0-9]{4}-[0-9]{2}-[0-9]{2}"
+"""Long numbers, and dates anywhere: what looks like `PLAIN` and is nothing that ran."""
+
+LABEL = "[A-Za-z0-9_][A-Za-z0-9_.:/+ -]{0,127}"
 PARAMETER = "[{][A-Za-z0-9_.:*]+[}]|<[A-Za-z0-9_.:]+>|:[A-Za-z0-9_]+|[*]+"
+SQL_WORD = (
+    "(BATCH )?(ALTER|ANALYZE|ATTACH|BEGIN|CALL|CLOSE|COMMIT|COPY|CREATE|DEALLOCATE|DECLARE|DELETE|DETACH|DROP|EXECUTE"
+    "|EXPLAIN|FETCH|GRANT|INSERT|INSTALL|LISTEN|LOAD|LOCK|MERGE|NOTIFY|PRAGMA|PREPARE|RELEASE|REPLACE|REVOKE|ROLLBACK"
+    "|SAVEPOINT|SELECT|SET|SHOW|START|TRUNCATE|UPDATE|VACUUM|VALUES|WITH)"
+)
+TABLE = "[A-Za-z_]+([0-9]{1,3}[A-Za-z_]+)*[0-9]{0,3}"
+_SYMBOL = "[][?.,()%$+*/&|<>=~!{}…-]"
+_SPACED = f"( |{_SYMBOL})*"
+_OPERATOR_WORDS = ("and", "or", "xor", "implies", "div", "mod", "is", "as", "in", "contains")
+_OPERATOR_WORD = f"({'|'.join(_OPERATOR_WORDS)})"
+# A template of more than 1 kB is cut anywhere.
+_BEGUN = "|".join(sorted({word[:end] for word in _OPERATOR_WORDS for end in range(1, len(word) + 1)}))
+_BETWEEN = f"({_SPACED}{_SYMBOL}{_SPACED}|{_SPACED} {_OPERATOR_WORD} {_SPACED})"
 SHAPES = {
     semconv.EXPRESSION_HASH.name: "^([0-9a-f]{16}|other|unparsable)$",
-    # A template has no literal: no quotes, no back-ticks, no dates, and no number that is not part of a name.
-    semconv.EXPRESSION_TEMPLATE.name: "^([^'\"`@0-9]|[A-Za-z_][0-9]+)+$",
-    semconv.EXPRESSION_TEXT.name: ".",
-    semconv.RESOURCE_TYPE.name: f"^{IDENTIFIER}$",
+    # A template has no literal, and between two names a symbol or an operator: it is no sentence.
+    semconv.EXPRESSION_TEMPLATE.name: f"^{_SPACED}({IDENTIFIER}({_BETWEEN}{IDENTIFIER})*{_SPACED}( ({_BEGUN}))?)?$",
     semconv.OPERATOR_NAME.name: f"^({IDENTIFIER}|\\[\\]|[?]|[-+*/|&<>=~!]{{1,2}})$",
-    semconv.DB_QUERY_SUMMARY.name: f"^([A-Z]+|[?])( {IDENTIFIER}([.]{IDENTIFIER})*)*$",
-    semconv.DB_OPERATION_NAME.name: "^([A-Za-z]{1,32}([ _][A-Za-z]{1,32}){0,3}|[?])$",
+    semconv.DB_QUERY_SUMMARY.name: f"^({SQL_WORD}|[?])( {TABLE}([.]{TABLE})*){{0,8}}$",
+    semconv.DB_OPERATION_NAME.name: f"^({SQL_WORD}|[?])$",
     # Some frameworks give the path where there is no route; what holds a digit may be an id.
     "http.route": f"^(/([A-Za-z_$.-]+|[vVrR][0-9]{{1,2}}|{PARAMETER})?)+$",
     "http.request.method": "^[A-Z_]{1,16}$",
@@ -75,12 +90,15 @@ UNKNOWN_SPAN = "span"
 EVENT_ATTRIBUTES = ("exception.type", "exception.escaped")
 
 CLOSED = (
-    semconv.STAGE,
-    semconv.EXECUTION_MODE,
-    semconv.TIMING,
-    semconv.BOTTLENECK_SEVERITY,
+    *(semconv.STAGE, semconv.EXECUTION_MODE, semconv.TIMING, semconv.SAMPLING_REASON),
+    *(semconv.BOTTLENECK_RULE, semconv.BOTTLENECK_SEVERITY),
+    *(semconv.CACHE_RESULT, semconv.FINDING_RULE, semconv.FINDING_SEVERITY, semconv.FINDING_STAGE),
+    *(semconv.DECISION, semconv.DECISION_REASON, semconv.DETAIL, semconv.LOST_WHAT, semconv.LOST_REASON),
 )
 """Attributes that have no other values than those listed, whoever makes the spans."""
+
+NOT_ASKED_FOR = semconv.EXPRESSION_TEXT.name
+"""Free text: passes only where `DIMENSIONS` names it."""
 
 UNIT = "^[A-Za-z0-9{}/%._*-]{0,64}$"
 SCHEMA = "^https://opentelemetry[.]io/schemas/[0-9.]{1,16}$"
@@ -90,8 +108,12 @@ SAMPLING_STATE = "^(th|rv):[0-9a-f]{1,14}(;(th|rv):[0-9a-f]{1,14})?$"
 def span_attributes() -> list[str]:
     """Every attribute of a span that may pass, with the stages' durations spelt out; ours first."""
     template = semconv.STAGE_DURATION_ATTRIBUTE.name
-    own = [name for item in semconv.SPAN_ATTRIBUTES for name in _each_stage(item.name)]
-    return [*own, *sorted(semconv.HARMLESS_ATTRIBUTES - {template} - set(own))]
+    own = [name for item in _own_of_spans() for name in _each_stage(item.name)]
+    return [*own, *sorted(semconv.HARMLESS_ATTRIBUTES - {template, NOT_ASKED_FOR} - set(own))]
+
+
+def _own_of_spans() -> list[Attribute]:
+    return [item for item in semconv.SPAN_ATTRIBUTES if item.name != NOT_ASKED_FOR]
 
 
 def point_attributes() -> list[str]:
@@ -111,7 +133,14 @@ def _each_stage(name: str) -> list[str]:
 def _drop_unless(of: str, name: str, shape: str | None = None) -> str:
     """Removes a text that does not look as it should, and whatever is no text."""
     item, pattern = path(of, name), text(shape or SHAPES.get(name, f"^{PLAIN}$"))
-    return _drop(of, name, f"(IsString({item}) and IsMatch({item}, {pattern}))")
+    condition = f"IsString({item}) and IsMatch({item}, {pattern})"
+    if shape is None and name not in SHAPES and of != "resource":
+        condition += f" and not IsMatch({item}, {text(IDENTIFYING)})"
+    return _drop(of, name, f"({condition})")
+
+
+def _one_of(values: Iterable[str]) -> str:
+    return f"^({'|'.join(map(exactly, dict.fromkeys(values)))})$"
 
 
 def _drop_unless_number(of: str, name: str, kind: str) -> str:
@@ -148,18 +177,36 @@ def _checks(of: str, own: Sequence[Attribute]) -> list[str]:
 
 def _check(of: str, item: Attribute, name: str) -> str:
     if item is semconv.BOTTLENECK_RULES:
-        return _drop_unless_list(of, name, "[a-z0-9-]+")
+        return _drop_unless_list(of, name, "|".join(map(exactly, semconv.RULES)))
     if item is semconv.BOTTLENECK_ADVICE:
         return _drop_unless_list(of, name, "|".join(map(exactly, ADVICE.values())))
     if item in CLOSED:
-        return _drop_unless(of, name, f"^({'|'.join(map(exactly, item.values))})$")
+        # Two metrics may have different values of the same name.
+        return _drop_unless(
+            of, name, _one_of(one for same in CLOSED if same.name == name for one in same.values)
+        )
+    if item is semconv.RESOURCE_TYPE:
+        return _drop_unless(of, name, _one_of([*sorted(load_model().type_names()), semconv.OTHER]))
     return _drop_unless(of, name) if item.type == "string" else _drop_unless_number(of, name, item.type)
+
+
+def _keep(of: str, names: str) -> list[str]:
+    """Removes all other attributes, and of a name that comes twice all but the last.
+
+    A sender may say a name twice, and every other statement reads the first one only. A map holds each name once.
+    """
+    return [
+        f"keep_keys({of}.attributes, {names})",
+        f'merge_maps({of}.cache, {of}.attributes, "upsert")',
+        f"set({of}.attributes, {of}.cache)",
+        f"keep_keys({of}.cache, [])",
+    ]
 
 
 def resource_statements() -> list[str]:
     """Resources: attributes by name and value."""
     return [
-        f"keep_keys(resource.attributes, {texts(RESOURCE_ATTRIBUTES)})",
+        *_keep("resource", texts(RESOURCE_ATTRIBUTES)),
         _drop_unless_number("resource", PROCESS_ID, "int"),
         *(
             _drop_unless("resource", name, f"^{LABEL}$" if name in LABELS else None)
@@ -184,8 +231,8 @@ def scope_statements() -> list[str]:
 def span_statements() -> list[str]:
     """Spans: attributes by name and value, names out of attributes, and nothing of links, states and messages."""
     return [
-        f"keep_keys(span.attributes, {texts(span_attributes(), DIMENSIONS)})",
-        *_checks("span", semconv.SPAN_ATTRIBUTES),
+        *_keep("span", texts(span_attributes(), DIMENSIONS)),
+        *_checks("span", _own_of_spans()),
         *_span_name_statements(),
         'set(span.status.message, "")',
         # Only the sampling threshold and its randomness pass, which metrics of spans are weighted by.
@@ -251,16 +298,16 @@ def event_statements() -> list[str]:
     """Events: what they are called, and the class of an exception."""
     return [
         f"set(spanevent.name, {text(semconv.OTHER)}) where spanevent.name != {text(semconv.EXCEPTION_EVENT)}",
-        f"keep_keys(spanevent.attributes, {texts(EVENT_ATTRIBUTES)})",
+        *_keep("spanevent", texts(EVENT_ATTRIBUTES)),
         *(_drop_unless("spanevent", name) for name in EVENT_ATTRIBUTES),
     ]
 
 
 def point_statements() -> list[str]:
     """Data points: attributes by name and value."""
-    own = list(dict.fromkeys(item for metric in semconv.METRICS for item in metric.attributes))
+    own = list({item.name: item for metric in semconv.METRICS for item in metric.attributes}.values())
     return [
-        f"keep_keys(datapoint.attributes, {texts(point_attributes(), DIMENSIONS)})",
+        *_keep("datapoint", texts(point_attributes(), DIMENSIONS)),
         *_checks("datapoint", own),
     ]
 
