@@ -43,7 +43,10 @@ STEADY_SECONDS = 10.0
 """A level stays for so long at a steady load; for a tenth of it where the load has changed to twice or half."""
 
 WORTH = 2.0
-"""Stages are given up where they take so many times what doing without them takes."""
+"""Stages are given up where they take so many times what doing without them takes, …"""
+
+WORTH_SHARE = 0.5
+"""… and that saves this much of the share for recording."""
 
 MARGIN = 0.8
 """More detail has to fit into this much of its share before it is chosen, so that the choice does not swing."""
@@ -259,7 +262,8 @@ class Governor:
         fits = {detail: share_ns * (1.0 if now else MARGIN) for detail, now in has.items()}
         stages_ns, basic_ns = (self._recording(watch, detail) for detail in fits)
         # Less is chosen only where that saves something.
-        if stages_ns <= fits[semconv.STAGE_DETAIL] or (not watch.only_stage and stages_ns < WORTH * basic_ns):
+        saves = stages_ns >= WORTH * basic_ns and stages_ns - basic_ns >= WORTH_SHARE * share_ns
+        if stages_ns <= fits[semconv.STAGE_DETAIL] or not (watch.only_stage or saves):
             return semconv.STAGE_DETAIL, 1
         if basic_ns <= fits[semconv.BASIC] or not watch.only_stage:
             return semconv.BASIC, 1

@@ -13,17 +13,12 @@ from tests.stack.figures import most_memory
 from tests.stack.senders import keeping, undecided
 from tests.stack.steady_application import SPANS_THAT_WAIT, evaluating
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stack_load
 
 # The tail sampler looks once a second for traces whose wait is over.
 TICK = 1
 # A shared machine may keep the collector from its tick.
 LATE = 2
-
-
-def lengthy(*values):
-    """A case that only `make stack-test` runs."""
-    return pytest.param(*values, marks=pytest.mark.stack_load)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +119,7 @@ def loses_only_what_it_counts(stack, service, began, application):
     }
 
 
-@pytest.mark.parametrize(("rate", "wait"), [(500, 1), lengthy(2000, 5)])
+@pytest.mark.parametrize(("rate", "wait"), [(500, 1), (2000, 5)])
 def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_path, figures, rate, wait):
     service = f"evaluates-{rate}"
     began = time.time()
@@ -166,7 +161,7 @@ def test_what_the_collector_acknowledged_survives_its_kill(faulty, data, tmp_pat
     assert lost <= bound + open_.rate * LATE
 
 
-@pytest.mark.parametrize(("seconds", "rate"), [(5, 500), lengthy(60, 1000)])
+@pytest.mark.parametrize(("seconds", "rate"), [(5, 500), (60, 1000)])
 def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, figures, seconds, rate):
     with (
         keeping(faulty, f"kept-for-{seconds}", rate // 2) as kept,
@@ -201,7 +196,6 @@ def test_nothing_that_reached_the_queue_is_lost_while_jaeger_is_away(faulty, fig
     assert max(sizes) > rate
 
 
-@pytest.mark.stack_load
 def test_a_full_queue_refuses_and_counts_and_applications_go_on(faulty, data, tmp_path, figures):
     began = time.time()
     with (
