@@ -34,7 +34,7 @@ from fhirpath_otel.telemetry.redaction import Disclosure
 from fhirpath_otel.telemetry.resident_memory import ResidentMemory
 from fhirpath_otel.telemetry.under_way import UnderWay
 from fhirpath_otel.telemetry.watch import BATCH, PLAIN, SQL_STAGES, Known, Ordinary, Turn, Watch
-from fhirpath_otel.telemetry.watches import Caller, Callers, Kind, Watches
+from fhirpath_otel.telemetry.watches import Callers, Kind, Watches
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -235,10 +235,6 @@ class Recorder:
             self.memory.begin(evaluation, self.memory.expects_long(evaluation))
             if evaluation.memory_track is not None:
                 evaluation.ordinary = evaluation.aside = None
-
-    def caller(self, context: Context) -> Caller:
-        """What a context says of its caller."""
-        return self._callers.caller(context)
 
     def caller_kind(self, context: Context) -> Kind | None:
         """The kind of a context's caller; None where evaluations have to be judged."""

@@ -67,6 +67,7 @@ STAGES_OF = {
 """The stages of evaluations of what is compiled already, and how many they are."""
 
 Quick = tuple[int, int, Callable[[list[int]], None], int]
+"""Nanoseconds at most, nanoseconds since when, what takes the numbers, and which stages there are."""
 
 
 class Ordinary(Protocol):
