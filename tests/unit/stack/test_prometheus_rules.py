@@ -83,7 +83,7 @@ PROMQL_WORDS = {
         "clamp_min",
     ),
     *("histogram_quantile", "quantile_over_time", "avg_over_time", "sum_over_time", "count_over_time"),
-    *("stddev_over_time", "present_over_time"),
+    *("stddev_over_time", "present_over_time", "last_over_time"),
 }
 
 
@@ -154,6 +154,26 @@ def test_metrics_made_of_spans_are_for_jaeger_only():
 def test_a_rate_is_taken_before_a_sum():
     for rule in RULES:
         assert not re.search(r"(?:rate|increase)\s*\(\s*(?:sum|max|avg)\b", rule["expr"]), rule
+
+
+def test_a_series_counts_from_its_first_value_on():
+    bare = {
+        "service:fhirpath_telemetry_overhead_ratio:max": "one export does not make a process busy",
+        **dict.fromkeys((name for name in RECORDED if ":p95_30m" in name), "as the process warms up"),
+        "service:fhirpath_anomaly:level": "as the process warms up",
+    }
+    for name in RECORDED.keys() - bare.keys():
+        expression = " ".join(RECORDED[name].split())
+        for taken, counter, window in re.findall(
+            r"(rate|increase)\(((?:fhirpath|db)_[^\[]+)\[(\w+)]", expression
+        ):
+            now = counter if window == "5m" else f"last_over_time({counter}[{window}])"
+            seconds = f" / {int(window[:-1]) * 60}" if taken == "rate" else ""
+            assert (
+                f"({now} unless {counter} offset {window}){seconds}"
+                f" and on (job, instance) instance:fhirpath_new_series:bool{window}"
+                f" or {taken}({counter}[{window}])"
+            ) in expression, name
 
 
 def test_the_boundary_of_the_objective_is_one_of_the_histogram():
