@@ -22,6 +22,7 @@ from tools.stack import processes, programs
 from tools.stack.failures import StackFailure
 from tools.stack.running import Runner
 from tools.stack.services import SERVICES, Plan
+from tools.stack.variables import refuse_wrong_values
 
 FOLDER = Path(__file__).resolve().parents[2] / ".stack"
 _NOT_ALL_ANSWER = 9
@@ -110,7 +111,11 @@ def show_programs(*, as_json: bool, ours: bool) -> int:
 
 
 def start(folder: Path, overlays: Sequence[Path]) -> int:
-    """Starts the stack in the folder and prints where what is."""
+    """Starts the stack in the folder and prints where what is.
+
+    What is wrong with the variables is told first: getting the programs may take minutes.
+    """
+    refuse_wrong_values(os.environ, with_overlays=bool(overlays))
     missing = [str(overlay) for overlay in overlays if not overlay.is_file()]
     if missing:
         raise StackFailure(f"there is no overlay {', '.join(missing)}")

@@ -13,7 +13,6 @@ from tools.stack.failures import DidNotStart, RunsAlready
 from tools.stack.ports import refuse_taken_ports
 from tools.stack.processes import Running
 from tools.stack.services import SERVICES, Plan, Service
-from tools.stack.variables import refuse_wrong_values
 
 LOG_BYTES = 10_000_000
 """A log that is longer when its program is started is set aside, and the one that was set aside before is gone."""
@@ -38,7 +37,6 @@ class Runner:
         after what it started was ended again.
         """
         folder = self.plan.folder
-        refuse_wrong_values(self.plan.variables, with_overlays=bool(self.plan.overlays))
         # Whoever may read it may read the traces: Jaeger and Prometheus leave their files to everybody.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(

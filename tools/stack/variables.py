@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tools.stack.failures import WrongVariable
+from tools.stack.services import PORTS
 
 _Form = tuple[Callable[[str], object], str]
 
@@ -64,6 +65,7 @@ _FILE: _Form = (
 )
 
 FORMS = {
+    **{port.variable: _from_to(1, 65535) for port in PORTS},
     # It decides once a second; 0 would be too early for every trace.
     "DECISION_WAIT": _lasts(24),
     "JAEGER_RETENTION": _lasts(10 * 365 * 24),
@@ -84,6 +86,7 @@ FORMS = {
 }
 
 OVERLAY_FORMS = {
+    **{port.variable: _from_to(1, 65535) for port in PORTS},
     **dict.fromkeys(("OTLP_TLS_CERT_FILE", "OTLP_TLS_KEY_FILE", "OTLP_CLIENT_CA_FILE"), _FILE),
     **dict.fromkeys(("JAEGER_TLS_CA_FILE", "JAEGER_TLS_CERT_FILE", "JAEGER_TLS_KEY_FILE"), _FILE),
     "JAEGER_AUTHORIZATION": _looks_like(r"[!-~][ -~]*", "one line of plain characters, such as 'Bearer …'"),

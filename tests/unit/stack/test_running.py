@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -326,9 +328,12 @@ def test_programs_are_reached_where_they_listen(listen, reached, plan):
     assert f"{reached}:{made.port('OTELCOL_METRICS_PORT')}" in targets.read_text()
 
 
-def test_a_wrong_value_is_told_before_anything_starts(start, tmp_path):
-    with pytest.raises(StackFailure, match="DECISION_WAIT=5: needs"):
-        start(DECISION_WAIT="5")
+@pytest.mark.parametrize(("name", "value"), [("DECISION_WAIT", "5"), ("OTLP_GRPC_PORT", " ")])
+def test_a_wrong_value_is_told_before_programs_are_got(name, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line.programs, "get_all", lambda say: pytest.fail("they were got"))
+    monkeypatch.setenv(name, value)
+    assert command_line.main(["start", "--folder", str(tmp_path / "run")]) == 2
+    assert re.search(rf"{name}={shlex.quote(value)}: needs ", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
