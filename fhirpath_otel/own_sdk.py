@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from opentelemetry import metrics, trace
 from fhirpath_otel import semconv, settings
 from fhirpath_otel.bounded_calls import Function, OwnThread, call_all
 from fhirpath_otel.exporters import METRICS, TRACES, exporter_factories
+from fhirpath_otel.service_name import warn_of_service_name
 from fhirpath_otel.telemetry.driver_context import DRIVERS
 from fhirpath_otel.telemetry.export_cost import ExportCost
 from fhirpath_otel.telemetry.forks import call_in_forked_child
@@ -76,12 +78,13 @@ class OwnSdk:
         """Sets up what the variables ask for, once, and local traces, also later."""
         provider = trace.get_tracer_provider()
         hosted = not isinstance(provider, trace.ProxyTracerProvider) and provider is not self._tracer_provider
+        first = not self._from_variables
         processors: list[CountedSpanProcessor] = []
         if local_traces is None:
             local_traces = bool(settings.current().traces_directory) and not hosted
         if local_traces and self.trace_file is None:
             processors += self._local_traces()
-        if not self._from_variables:
+        if first:
             self._from_variables = True
             processors += [] if hosted else self._exported_traces()
             self._set_up_metrics()
@@ -96,6 +99,8 @@ class OwnSdk:
             # Behind the SDK's own, which give the child's providers what is the child's.
             call_in_forked_child(self._in_forked_child)
             self._shut_down_with_multiprocessing()
+        if first:
+            self._warn_of_service_name(provider if hosted else None)
 
     def flush(self, timeout: float) -> bool:
         """Flushes what is here, and the host's global providers."""
@@ -221,14 +226,24 @@ class OwnSdk:
             self._meter_providers[provider] = OwnThread()
             metrics.set_meter_provider(provider)
 
+    def _warn_of_service_name(self, host: Any) -> None:
+        """Of what is sent from here, or else of the host's, whose class may be its own."""
+        with suppress(Exception):
+            if self._resource is not None:
+                warn_of_service_name(self._resource.attributes)
+            elif host is not None:
+                warn_of_service_name(host.resource.attributes)
+
     def _get_resource(self) -> Resource:
         """The resource of the `OTEL_*` variables, with our name where they give none."""
         from opentelemetry.sdk.resources import Resource
 
         if self._resource is None:
             resource = Resource.create()
-            if str(resource.attributes.get("service.name", "unknown_service")).startswith("unknown_service"):
-                resource = resource.merge(Resource({"service.name": SERVICE_NAME}))
+            if str(resource.attributes.get(semconv.SERVICE_NAME, "unknown_service")).startswith(
+                "unknown_service"
+            ):
+                resource = resource.merge(Resource({semconv.SERVICE_NAME: SERVICE_NAME}))
             self._resource = resource
         return self._resource
 

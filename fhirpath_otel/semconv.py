@@ -16,6 +16,11 @@ EVALUATOR_SCOPES = (SCOPE, f"{SCOPE}.fhirpathpy", f"{SCOPE}.fhir4ds")
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.33.0"
 """The release of the semantic conventions that our `db.*` and `error.type` follow."""
 
+SERVICE_NAME = "service.name"
+
+LABEL_PATTERN = "[A-Za-z0-9_][A-Za-z0-9_.:/+ -]{0,127}"
+"""What names that people give (`service.name`, environments) have to look like to pass the bundled collector; RE2."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attribute:

@@ -18,7 +18,7 @@ from fhirpath_otel.errors import FhirpathOtelError
 
 ROOT = Path(__file__).parents[2]
 # Longer than it takes on a loaded machine; should an evaluation wait for ever, the test fails all the same.
-PATIENCE = 120
+PATIENCE = 300
 
 
 class Application:

@@ -20,18 +20,20 @@ pytestmark = pytest.mark.stack
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks.md"
 ALERT = "FhirpathLatencyFastBurn"
 PATIENTS = 3000
-QUICK = "Patient.name.where(use = 'official').family"
-# In memory: some seventy times as long
+# A fiftieth of the objective below, so that a machine with more to do does not make it slow.
+QUICK = "Patient.where(id = 'nobody')"
+# In memory: more than four times the objective
 SLOW = "Patient.name.select(given.join(' ') + ' ' + family)"
-# The rules as they are, but in the time that a test has: windows of 5 minutes last 10 seconds, 2 minutes of patience 5
-# seconds, and the objective is 50 ms. `30 *` is the interval in counts that add rates up.
+# The rules as they are, but in the time that a test has: windows of 5 minutes last 20 seconds, 2 minutes of patience 5
+# seconds, and the objective is 50 ms. `30 *` is the interval in counts that add rates up. On a loaded machine an
+# evaluation and its export take seconds, and one has to be in every window: else the alert waits anew.
 IN_A_HURRY = {
     "interval: 30s": "interval: 1s",
     "30 * sum_over_time": "1 * sum_over_time",
-    "[5m]": "[10s]",
-    "offset 5m": "offset 10s",
-    "offset 7m": "offset 14s",
-    "/ 300": "/ 10",
+    "[5m]": "[20s]",
+    "offset 5m": "offset 20s",
+    "offset 7m": "offset 28s",
+    "/ 300": "/ 20",
     'le="0.5"': 'le="0.05"',
     "for: 2m": "for: 5s",
     "group_wait: 10s": "group_wait: 1s",
@@ -83,21 +85,21 @@ def test_a_slow_deployment_alerts(make_stack, tmp_path):
         with application.running(deployment(stack, "1.0"), file) as good:
 
             def judged_well():
-                good.evaluate(QUICK, times=20)
+                good.evaluate(QUICK, times=50)
                 judged = prometheus.value('service:fhirpath_evaluations_slow:ratio1h{service_name="ward"}')
                 rules = [rule for rule in prometheus.rules() if rule["name"] == ALERT]
                 return judged is not None and judged < 0.1 and rules[0]["state"] == "inactive"
 
-            eventually(judged_well)
+            eventually(judged_well, patience=180)
         assert not prometheus.alerts(ALERT)
 
         with application.running(deployment(stack, "2.0"), file) as bad:
 
             def fires():
-                bad.evaluate(SLOW, times=3)
+                bad.evaluate(SLOW)
                 return [alert for alert in prometheus.alerts(ALERT) if alert["state"] == "firing"]
 
-            [firing] = eventually(fires)
+            [firing] = eventually(fires, patience=180)
             assert seen("pending") == 1, "it waited before it fired"
             [told] = eventually(received)
 

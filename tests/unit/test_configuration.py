@@ -269,3 +269,50 @@ def test_flush_says_false_where_an_exporter_failed(run):
     )
     assert output == "False True"
     assert said.startswith("spans could not be exported (the exporter says so); they are lost and counted in")
+
+
+ASKED_FOR = {"OTEL_TRACES_EXPORTER": "console"}
+REFUSED_NAME = "service.name would not pass the bundled collector"
+
+
+@pytest.mark.parametrize("name", ["Klinik Süd", "clinic@home", "-clinic", "c" * 129, "a\nb"])
+@pytest.mark.parametrize("of", ["OTEL_SERVICE_NAME={}", "OTEL_RESOURCE_ATTRIBUTES=service.name={}"])
+def test_a_name_that_would_not_pass_the_collector_is_told_once(run, of, name):
+    variable, _, value = of.format(name).partition("=")
+    _, said = run(CONFIGURE + "configuration.configure()\n", **ASKED_FOR, **{variable: value})
+    assert said.count(REFUSED_NAME) == 1
+    assert "OTEL_SERVICE_NAME" in said
+    assert name not in said
+
+
+@pytest.mark.parametrize("name", ["clinic", "Clinic South 2", "clinic.example/a:b+c_d-e", "c" * 128])
+def test_a_name_that_passes_costs_no_warning(run, name):
+    assert run(CONFIGURE, **ASKED_FOR, OTEL_SERVICE_NAME=name)[1] == ""
+
+
+def test_where_nothing_is_sent_a_name_is_nobodys_concern(run):
+    assert run(CONFIGURE, OTEL_SERVICE_NAME="Klinik Süd")[1] == ""
+
+
+HOST_OF_A_NAME = """
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+"""
+
+
+def test_the_name_of_a_host_is_told_too(run):
+    provider = (
+        "trace.set_tracer_provider(TracerProvider(resource=Resource({'service.name': 'Klinik Süd'})))\n"
+    )
+    assert run(HOST_OF_A_NAME + provider + CONFIGURE)[1].count(REFUSED_NAME) == 1
+
+
+@pytest.mark.parametrize("resource", ["1 / 0", "None", "Resource({'service.name': 7})"])
+def test_a_host_whose_name_cannot_be_told_is_left_in_peace(run, resource):
+    provider = f"class Own(TracerProvider):\n    @property\n    def resource(self): return {resource}\n"
+    script = HOST_OF_A_NAME + provider + "trace.set_tracer_provider(Own.__new__(Own))\n" + CONFIGURE + REPORT
+    output, said = run(script, OTEL_METRICS_EXPORTER="console")
+    assert output.startswith("Own MeterProvider")
+    assert "could not be set up" not in said
+    assert "Traceback" not in said

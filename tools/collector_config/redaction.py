@@ -45,7 +45,6 @@ PLAIN = "[A-Za-z0-9_][A-Za-z0-9_.:/+<>-]{0,127}"
 IDENTIFYING = "^[0-9][0-9-]{5,}$|[0-9]{4}-[0-9]{2}-[0-9]{2}"
 """Long numbers, and dates anywhere: what looks like `PLAIN` and is nothing that ran."""
 
-LABEL = "[A-Za-z0-9_][A-Za-z0-9_.:/+ -]{0,127}"
 PARAMETER = "[{][A-Za-z0-9_.:*]+[}]|<[A-Za-z0-9_.:]+>|:[A-Za-z0-9_]+|[*]+"
 SQL_WORD = (
     "(BATCH )?(ALTER|ANALYZE|ATTACH|BEGIN|CALL|CLOSE|COMMIT|COPY|CREATE|DEALLOCATE|DECLARE|DELETE|DETACH|DROP|EXECUTE"
@@ -252,7 +251,7 @@ def resource_statements() -> list[str]:
         *_keep("resource", texts(RESOURCE_ATTRIBUTES)),
         _drop_unless_number("resource", PROCESS_ID, "int"),
         *(
-            _drop_unless("resource", name, f"^{LABEL}$" if name in LABELS else None)
+            _drop_unless("resource", name, f"^{semconv.LABEL_PATTERN}$" if name in LABELS else None)
             for name in RESOURCE_ATTRIBUTES
             if name != PROCESS_ID
         ),

@@ -145,7 +145,7 @@ SAMPLING = (
 RESOURCES = (
     Chart(
         "Memory",
-        "Is the memory limiter near? It refuses from OTELCOL_MEMORY_LIMIT_MIB less its spike on, 300 MiB of"
+        "Is the memory limiter near? It refuses from OTELCOL_MEMORY_LIMIT_MIB less its spike on, 320 MiB of"
         " heap by default.",
         (
             Query(f"otelcol_process_memory_rss_bytes{{{OWN}}}", "resident {{instance}}"),

@@ -2,8 +2,9 @@
 
 Usage: python -m tools.stack programs|start|stop|status (`make stack-programs`, `stack`, `stack-stop`, `stack-status`)
 
-Exit codes: 0 done, 1 something else failed, 2 wrong usage, 3 a tool is missing, 4 a download failed, 5 a build failed,
-6 a port is taken, 7 it runs already, 8 a program did not start; `status` has 9 where not all of them answer.
+Exit codes: 0 done, 1 something else failed, 2 wrong usage or a wrong variable, 3 a tool is missing, 4 a download
+failed, 5 a build failed, 6 a port is taken, 7 all of it runs already, 8 a program did not start; `status` has 9 where
+not all of them answer.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tools.stack import processes, programs
 from tools.stack.failures import StackFailure
 from tools.stack.running import Runner
 from tools.stack.services import SERVICES, Plan
+from tools.stack.variables import refuse_wrong_values
 
 FOLDER = Path(__file__).resolve().parents[2] / ".stack"
 _NOT_ALL_ANSWER = 9
@@ -39,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--ours", action="store_true", help=f"leave the PATH alone ({programs.CHOICE}={programs.OURS})"
     )
     for name, what in (
-        ("start", "start the programs and wait until they answer"),
+        ("start", "start the programs that do not run, and wait until they answer"),
         ("stop", "end the programs that were started"),
         ("status", "say which programs run, and answer"),
     ):
@@ -57,12 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Otherwise a program that is being built would go on alone.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        if chosen.command == "programs":
-            return show_programs(as_json=chosen.json, ours=chosen.ours)
-        folder = chosen.folder.resolve()
-        if chosen.command == "start":
-            return start(folder, [overlay.resolve() for overlay in chosen.overlay])
-        return {"stop": stop, "status": status}[chosen.command](folder)
+        return do(chosen)
+    except BrokenPipeError:
+        # Who read it has seen enough (`| head -1`). Python would write once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         say(
             f"stack: {error.strerror or error}: {error.filename or 'no file'}. The run needs a folder to write to "
@@ -77,9 +79,23 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def do(chosen: argparse.Namespace) -> int:
+    """Does what was chosen and has it printed; returns the exit code."""
+    if chosen.command == "programs":
+        code = show_programs(as_json=chosen.json, ours=chosen.ours)
+    elif chosen.command == "start":
+        code = start(chosen.folder.resolve(), [overlay.resolve() for overlay in chosen.overlay])
+    else:
+        code = {"stop": stop, "status": status}[chosen.command](chosen.folder.resolve())
+    sys.stdout.flush()
+    return code
+
+
 def say(text: str) -> None:
     """Progress and trouble, on standard error: standard output is for what was asked for."""
-    print(text, file=sys.stderr, flush=True)
+    # What was begun goes on where nobody listens any more.
+    with suppress(BrokenPipeError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def show_programs(*, as_json: bool, ours: bool) -> int:
@@ -95,7 +111,11 @@ def show_programs(*, as_json: bool, ours: bool) -> int:
 
 
 def start(folder: Path, overlays: Sequence[Path]) -> int:
-    """Starts the stack in the folder and prints where what is."""
+    """Starts the stack in the folder and prints where what is.
+
+    What is wrong with the variables is told first: getting the programs may take minutes.
+    """
+    refuse_wrong_values(os.environ, with_overlays=bool(overlays))
     missing = [str(overlay) for overlay in overlays if not overlay.is_file()]
     if missing:
         raise StackFailure(f"there is no overlay {', '.join(missing)}")
@@ -103,7 +123,6 @@ def start(folder: Path, overlays: Sequence[Path]) -> int:
     plan = Plan(
         folder, {name: program.path for name, program in found.items()}, os.environ, overlays=overlays
     )
-    say("starting the collector, Jaeger, Prometheus and Alertmanager")
     Runner(plan, say).start_all()
     grpc, web = plan.address("OTLP_GRPC_PORT"), plan.address("OTLP_HTTP_PORT")
     for what, where, note in (

@@ -9,6 +9,12 @@ class StackFailure(Exception):
     exit_code = 1
 
 
+class WrongVariable(StackFailure):
+    """A variable has a value that its program cannot do anything with."""
+
+    exit_code = 2
+
+
 class ToolMissing(StackFailure):
     """Something that the programs are got with is not installed."""
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 
-from tools.stack.failures import PortTaken, StackFailure
-from tools.stack.services import PORTS, Plan
+from tools.stack.failures import PortTaken, WrongVariable
+from tools.stack.services import PORTS, SERVICES, Plan
 
 # Below those that systems hand out to connections by themselves, which could take one between our look and its use.
 _QUIET = range(20_000, 32_000)
 
 
-def refuse_taken_ports(plan: Plan) -> None:
-    """Raises PortTaken if somebody listens on a port of the plan, or two of its ports are the same.
+def refuse_taken_ports(plan: Plan, services: Collection[str] = SERVICES) -> None:
+    """Raises PortTaken if somebody listens on a port of these programs, or two ports of the plan are the same.
 
-    Raises StackFailure where this machine has not the address that they are to listen on.
+    Raises WrongVariable where this machine has not the address that they are to listen on.
     """
     try:
         _listening(plan.listen, 0).close()
     except OSError as error:
-        raise StackFailure(
+        raise WrongVariable(
             f"STACK_LISTEN={plan.listen} is no address to listen on: {error.strerror or error}. "
             "It can be 127.0.0.1, another IPv4 address of this machine, or 0.0.0.0 for all of them"
         ) from error
@@ -33,6 +34,8 @@ def refuse_taken_ports(plan: Plan) -> None:
             first = wanted.setdefault(number, port.variable)
             if first != port.variable:
                 taken.append(f"  {number}: {first} and {port.variable} are the same")
+                continue
+            if port.service not in services:
                 continue
             try:
                 held.enter_context(_listening(plan.host(port), number))

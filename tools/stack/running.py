@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tools.stack import processes
 from tools.stack.cache import Say, locked
 from tools.stack.failures import DidNotStart, RunsAlready
 from tools.stack.ports import refuse_taken_ports
+from tools.stack.processes import Running
 from tools.stack.services import SERVICES, Plan, Service
-from tools.stack.variables import refuse_wrong_values
+
+LOG_BYTES = 10_000_000
+"""A log that is longer when its program is started is set aside, and the one that was set aside before is gone."""
 
 _LINES_SHOWN = 20
 _UNRECORDED_PATIENCE = 20
@@ -28,32 +31,34 @@ class Runner:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_all(self) -> None:
-        """Starts every program and waits until each answers.
+        """Starts every program that does not run, leaves the others alone, and waits until what was started answers.
 
-        Raises RunsAlready, PortTaken or, for what was set wrong, StackFailure before anything is started, and
-        DidNotStart after all was ended again.
+        Raises RunsAlready where none is missing, PortTaken or WrongVariable before anything is started, and DidNotStart
+        after what it started was ended again.
         """
         folder = self.plan.folder
-        refuse_wrong_values(self.plan.variables)
         # Whoever may read it may read the traces: Jaeger and Prometheus leave their files to everybody.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locked(
             folder / "lock", lambda: self._say("somebody else is starting this stack; waiting for them")
         ):
-            self._refuse_running(SERVICES)
-            refuse_taken_ports(self.plan)
-            self.plan.write_configuration()
+            services = self.plan.services()
+            missing = self._missing(services)
+            refuse_taken_ports(self.plan, missing)
+            self.plan.write_configuration(missing)
+            self._say(f"starting {', '.join(missing)}")
             try:
-                for service in self.plan.services().values():
-                    self._launch(service)
-                self._wait(SERVICES)
+                for name in missing:
+                    self._launch(services[name])
+                self._wait(missing)
             except BaseException:
-                self.stop()
+                self.stop(*missing)
                 raise
 
     def start(self, name: str, **variables: str) -> None:
         """Starts one program that does not run, with these variables besides those of the plan, and waits for it."""
-        self._refuse_running([name])
+        if self._running([name]):
+            raise self._runs_already([name])
         self._reap(name)
         service = self.plan.services()[name]
         environment = dict(service.environment) | variables
@@ -73,23 +78,35 @@ class Runner:
         self._reap(name)
 
     def log(self, name: str) -> str:
-        """All that the program has said in this folder, also before it was started again."""
+        """What the program has said in this folder, also before it was started again, as far as that is kept."""
         return self._log_file(name).read_text(encoding="utf-8", errors="replace")
 
-    def _refuse_running(self, names: Iterable[str]) -> None:
-        known = processes.recorded(self.plan.folder, names)
-        there = [running.name for running in known if running.alive()]
-        ended = [running.name for running in known if running.name not in there]
-        if there:
-            raise RunsAlready(
-                f"the stack in {self.plan.folder} runs already: {', '.join(there)}. "
-                + (f"But {', '.join(ended)} ended by itself. " if ended else "")
-                + "`make stack-status` shows it, `make stack-stop` ends it, `make stack-stop stack` starts it anew"
-            )
+    def _running(self, names: Iterable[str]) -> list[Running]:
+        return [one for one in processes.recorded(self.plan.folder, names) if one.alive()]
+
+    def _missing(self, services: Mapping[str, Service]) -> list[str]:
+        """The programs that do not run; raises RunsAlready if none is missing, or others run by another plan."""
+        running = {one.name: one for one in self._running(services)}
+        missing = [name for name in services if name not in running]
+        elsewhere = [name for name, one in running.items() if one.health != services[name].health]
+        if not missing or elsewhere:
+            raise self._runs_already(elsewhere or running, " with other ports" if elsewhere else "")
+        if running:
+            self._say(f"left alone, as they were started: {', '.join(running)}")
+        return missing
+
+    def _runs_already(self, names: Iterable[str], how: str = "") -> RunsAlready:
+        return RunsAlready(
+            f"the stack in {self.plan.folder} runs already{how}: {', '.join(names)}. `make stack-status` shows it, "
+            "`make stack-stop` ends it, `make stack-stop stack` starts it anew"
+        )
 
     def _launch(self, service: Service) -> None:
         log = self._log_file(service.name)
         log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(_older(log))
+        # Appended to, so that it may be emptied while the program runs.
         with log.open("ab") as output:
             output.write(f"--- {' '.join(service.command)}\n".encode())
             output.flush()
@@ -147,3 +164,7 @@ class Runner:
 
     def _log_file(self, name: str) -> Path:
         return self.plan.folder / "logs" / f"{name}.log"
+
+
+def _older(log: Path) -> Path:
+    return log.with_suffix(".log.1")

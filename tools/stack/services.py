@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.stack.failures import StackFailure
+from tools.stack.failures import StackFailure, WrongVariable
 
 SERVICES = ("otelcol", "jaeger", "prometheus", "alertmanager")
 CONFIGURATION = Path(__file__).resolve().parents[2] / "collector-config"
+MEMORY_LIMIT_MIB = 400
+"""The default of OTELCOL_MEMORY_LIMIT_MIB."""
+
+# Of the collector's limit, as its documentation has it: from there on it refuses, so garbage has to go before.
+_COLLECTS_FROM_PERCENT = 80
+_CONFIGURED_BY_FILES = ("prometheus", "alertmanager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +75,11 @@ class Plan:
     replaced: Mapping[str, str] = field(default_factory=dict)
 
     def port(self, variable: str) -> int:
-        """The port that `variable` or its default says; raises StackFailure where it is no port."""
+        """The port that `variable` or its default says; raises WrongVariable where it is no port."""
         default = next(port.default for port in PORTS if port.variable == variable)
         text = self.variables.get(variable) or str(default)
         if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
-            raise StackFailure(f"{variable}={text!r} is no port (1 to 65535)")
+            raise WrongVariable(f"{variable}={text!r} is no port (1 to 65535)")
         return int(text)
 
     def address(self, variable: str) -> str:
@@ -90,26 +96,35 @@ class Plan:
         """The address that the collector and Jaeger listen on."""
         return self.variables.get("STACK_LISTEN") or "127.0.0.1"
 
+    @property
+    def _memory_limit_mib(self) -> int:
+        return int(self.variables.get("OTELCOL_MEMORY_LIMIT_MIB") or MEMORY_LIMIT_MIB)
+
     def services(self) -> dict[str, Service]:
         """The programs, in the order in which they are started."""
         made = (self._collector(), self._jaeger(), self._prometheus(), self._alertmanager())
         return {service.name: service for service in made}
 
-    def write_configuration(self) -> None:
-        """Copies Prometheus' and Alertmanager's configuration into the folder, with this plan's addresses in it."""
+    def write_configuration(self, services: Collection[str] = SERVICES) -> None:
+        """Copies the configuration of Prometheus and Alertmanager into the folder, with this plan's addresses in it.
+
+        Only where they are among `services`: one that runs reads what it was started with.
+        """
         addresses = {f"127.0.0.1:{port.default}": self.address(port.variable) for port in PORTS}
         texts = addresses | dict(self.replaced)
         # A port is not the beginning of a longer one.
         pattern = re.compile("|".join(rf"{re.escape(text)}(?!\d)" for text in texts))
         missed = set(self.replaced)
-        for name in ("prometheus", "alertmanager"):
+        for name in _CONFIGURED_BY_FILES:
+            texts_of_files = _texts(self.configuration / name)
+            missed.difference_update(*map(pattern.findall, texts_of_files.values()))
+            if name not in services:
+                continue
             target = self._configured(name)
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(self.configuration / name, target)
-            for file in target.rglob("*.yml"):
-                text = file.read_text(encoding="utf-8")
-                missed.difference_update(pattern.findall(text))
-                file.write_text(pattern.sub(lambda found: texts[found[0]], text), encoding="utf-8")
+            for file, text in texts_of_files.items():
+                (target / file).write_text(pattern.sub(lambda found: texts[found[0]], text), encoding="utf-8")
         if missed:
             raise StackFailure(f"no file of {self.configuration} says {', '.join(sorted(missed))}")
 
@@ -133,6 +148,7 @@ class Plan:
             "otelcol",
             (str(self.programs["otelcol"]), *(f"--config=file:{file}" for file in files)),
             self._environment(
+                GOMEMLIMIT=f"{self._memory_limit_mib * _COLLECTS_FROM_PERCENT // 100}MiB",
                 OTELCOL_STORAGE=str(self.folder / "otelcol"),
                 JAEGER_OTLP_ENDPOINT=self.address("JAEGER_OTLP_GRPC_PORT"),
             ),
@@ -178,3 +194,8 @@ class Plan:
             self._environment(),
             f"http://{self.address('ALERTMANAGER_PORT')}/-/ready",
         )
+
+
+def _texts(folder: Path) -> dict[Path, str]:
+    """What the YAML files below the folder say, by their paths in it."""
+    return {file.relative_to(folder): file.read_text(encoding="utf-8") for file in folder.rglob("*.yml")}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools.stack import services
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFIGURATION = ROOT / "collector-config"
 TEXT = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -187,3 +189,11 @@ def test_the_collectors_container_has_more_memory_than_its_limiter_allows():
     limit = int(re.search(r"OTELCOL_MEMORY_LIMIT_MIB:-(\d+)", TEXT)[1])
     container = int(re.search(r"OTELCOL_CONTAINER_MEMORY:-(\d+)m", TEXT)[1])
     assert container >= 1.5 * limit
+
+
+def test_the_collector_collects_garbage_before_it_refuses():
+    limit = int(re.search(r"OTELCOL_MEMORY_LIMIT_MIB:-(\d+)", TEXT)[1])
+    assert (
+        SERVICES["otelcol"]["environment"]["GOMEMLIMIT"] == f"${{OTELCOL_GOMEMLIMIT:-{limit * 80 // 100}MiB}}"
+    )
+    assert limit == services.MEMORY_LIMIT_MIB

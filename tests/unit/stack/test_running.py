@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tools.stack import __main__ as command_line
-from tools.stack import processes
+from tools.stack import processes, running
 from tools.stack.failures import DidNotStart, PortTaken, RunsAlready, StackFailure
 from tools.stack.ports import free_ports, refuse_taken_ports
 from tools.stack.running import Runner
 from tools.stack.services import PORTS, SERVICES, Plan
 
+ROOT = Path(__file__).resolve().parents[3]
 # Plays any of the programs: answers every request with 200 on the port of its health check.
 PROGRAM = f"""#!{sys.executable}
 import http.server, os, pathlib, signal, sys
@@ -95,19 +99,19 @@ def start(plan):
 
 
 def alive(folder):
-    return [running.name for running in processes.recorded(folder, SERVICES) if running.alive()]
+    return [one.name for one in processes.recorded(folder, SERVICES) if one.alive()]
 
 
 def test_all_are_started_and_exactly_those_are_ended(start):
     runner = start()
-    running = processes.recorded(runner.plan.folder, SERVICES)
-    assert [one.name for one in running] == list(SERVICES)
-    assert all(one.alive() and one.healthy() for one in running)
+    started = processes.recorded(runner.plan.folder, SERVICES)
+    assert [one.name for one in started] == list(SERVICES)
+    assert all(one.alive() and one.healthy() for one in started)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as bystander:
         assert processes.stop(runner.plan.folder, SERVICES, print) == list(SERVICES)
         assert bystander.poll() is None
         bystander.kill()
-    assert not any(one.alive() for one in running)
+    assert not any(one.alive() for one in started)
     assert list(runner.plan.folder.glob("*.pid")) == []
 
 
@@ -170,7 +174,7 @@ def test_a_program_that_does_not_end_when_asked_is_killed(start, capsys):
     runner = start(TROUBLE_otelcol="stubborn")
     ended = processes.stop(runner.plan.folder, SERVICES, print, patience=0.5)
     assert ended == list(SERVICES)
-    assert capsys.readouterr().out == "otelcol has not ended after 0.5 s: it is killed\n"
+    assert capsys.readouterr().out.endswith("\notelcol has not ended after 0.5 s: it is killed\n")
 
 
 def test_it_is_not_started_twice(start):
@@ -178,9 +182,71 @@ def test_it_is_not_started_twice(start):
     with pytest.raises(RunsAlready, match="otelcol, jaeger, prometheus, alertmanager"):
         Runner(runner.plan, print).start_all()
     assert alive(runner.plan.folder) == list(SERVICES)
-    processes.kill(processes.recorded(runner.plan.folder, ["jaeger"])[0])
-    with pytest.raises(RunsAlready, match=r"otelcol, prometheus, alertmanager\. But jaeger ended by itself"):
-        Runner(runner.plan, print).start_all()
+
+
+def test_what_is_missing_is_started_and_the_others_are_left_alone(start, capsys):
+    runner = start()
+    before = {one.name: one.pid for one in processes.recorded(runner.plan.folder, SERVICES)}
+    configured = runner.plan.folder / "configuration" / "prometheus" / "prometheus.yml"
+    configured.write_text("what it was started with")
+    runner.kill("jaeger")
+    capsys.readouterr()
+    runner.start_all()
+    after = {one.name: one.pid for one in processes.recorded(runner.plan.folder, SERVICES)}
+    assert [name for name in SERVICES if after[name] != before[name]] == ["jaeger"]
+    assert alive(runner.plan.folder) == list(SERVICES)
+    assert configured.read_text() == "what it was started with"
+    assert "left alone, as they were started: otelcol, prometheus, alertmanager" in capsys.readouterr().out
+
+
+def test_one_that_cannot_be_started_ends_none_that_run(start):
+    runner = start()
+    runner.kill("jaeger")
+    again = Runner(replace(runner.plan, variables={**runner.plan.variables, "TROUBLE_jaeger": "ends"}), print)
+    with pytest.raises(DidNotStart, match="jaeger ended when it was started"):
+        again.start_all()
+    assert alive(runner.plan.folder) == ["otelcol", "prometheus", "alertmanager"]
+
+
+def test_what_runs_with_other_ports_is_not_completed(start):
+    runner = start()
+    runner.kill("jaeger")
+    moved = {**runner.plan.variables, "PROMETHEUS_PORT": free_ports()["PROMETHEUS_PORT"]}
+    with pytest.raises(RunsAlready, match="runs already with other ports: prometheus"):
+        Runner(replace(runner.plan, variables=moved), print).start_all()
+    assert alive(runner.plan.folder) == ["otelcol", "prometheus", "alertmanager"]
+
+
+def test_a_long_log_is_set_aside_at_the_start_and_one_older_is_kept(start, monkeypatch):
+    monkeypatch.setattr(running, "LOG_BYTES", 5)
+    runner = start()
+    logs = runner.plan.folder / "logs"
+    for said in ("first run", "second run"):
+        (logs / "otelcol.log").write_text(said)
+        runner.kill("otelcol")
+        runner.start("otelcol")
+        assert said not in runner.log("otelcol")
+        assert (logs / "otelcol.log.1").read_text() == said
+    assert sorted(file.name for file in logs.glob("otelcol*")) == ["otelcol.log", "otelcol.log.1"]
+
+
+def test_a_log_may_be_emptied_while_its_program_runs(start):
+    runner = start()
+    log = runner.plan.folder / "logs" / "jaeger.log"
+    log.write_text("")
+    assert processes.recorded(runner.plan.folder, ["jaeger"])[0].healthy()
+    assert "GET /status" in log.read_text()
+    assert "\0" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "collected"), [({}, "320MiB"), ({"OTELCOL_MEMORY_LIMIT_MIB": "700"}, "560MiB")]
+)
+def test_garbage_goes_before_the_collector_refuses(given, collected, plan, monkeypatch):
+    monkeypatch.delenv("GOMEMLIMIT", raising=False)
+    assert plan(**given).services()["otelcol"].environment["GOMEMLIMIT"] == collected
+    assert plan(GOMEMLIMIT="1GiB", **given).services()["otelcol"].environment["GOMEMLIMIT"] == "1GiB"
+    assert "GOMEMLIMIT" not in plan(**given).services()["prometheus"].environment
 
 
 def test_one_is_killed_and_started_with_another_variable(start):
@@ -262,9 +328,12 @@ def test_programs_are_reached_where_they_listen(listen, reached, plan):
     assert f"{reached}:{made.port('OTELCOL_METRICS_PORT')}" in targets.read_text()
 
 
-def test_a_wrong_value_is_told_before_anything_starts(start, tmp_path):
-    with pytest.raises(StackFailure, match="DECISION_WAIT=5: needs"):
-        start(DECISION_WAIT="5")
+@pytest.mark.parametrize(("name", "value"), [("DECISION_WAIT", "5"), ("OTLP_GRPC_PORT", " ")])
+def test_a_wrong_value_is_told_before_programs_are_got(name, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command_line.programs, "get_all", lambda say: pytest.fail("they were got"))
+    monkeypatch.setenv(name, value)
+    assert command_line.main(["start", "--folder", str(tmp_path / "run")]) == 2
+    assert re.search(rf"{name}={shlex.quote(value)}: needs ", capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
 
 
@@ -314,6 +383,21 @@ def test_the_command_line_shows_and_ends_what_runs(start, capsys):
     assert capsys.readouterr().out == "ended: otelcol, prometheus, alertmanager\n"
     assert command_line.main(["stop", "--folder", str(folder)]) == 0
     assert capsys.readouterr().out == f"nothing runs in {folder}\n"
+
+
+@pytest.mark.parametrize("command", ["stop", "status"])
+def test_whoever_reads_may_stop_reading(command, tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tools.stack", command, "--folder", tmp_path],
+        cwd=ROOT,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "status"])

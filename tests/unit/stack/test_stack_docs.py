@@ -63,8 +63,20 @@ def test_versions_are_those_of_the_images(name):
     assert re.search(rf"^\| {title} \| {re.escape(version)} \|", PAGE, re.MULTILINE)
 
 
+def test_versions_of_images_that_are_built_upon_are_told():
+    dockerfile = (ROOT / "collector-config" / "image" / "Dockerfile").read_text(encoding="utf-8")
+    for name, version in re.findall(r"^FROM \S+/([a-z]+):([0-9.]+)", dockerfile, re.MULTILINE):
+        assert re.search(rf"^\| {name}[^|]*\| {re.escape(version)} \|", PAGE, re.MULTILINE)
+
+
+def test_images_of_the_docs_are_named_with_their_registry():
+    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    for image in re.findall(r"^ *FROM (\S+)", text, re.MULTILINE):
+        assert "." in image.partition("/")[0], image
+
+
 def test_every_variable_that_is_checked_before_the_start_is_told():
-    assert set(variables.FORMS) <= set(documented())
+    assert {*variables.FORMS, *variables.OVERLAY_FORMS} <= set(documented())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/stack.md", "docs/scale.md", "docs/runbooks.md"])
