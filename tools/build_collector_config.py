@@ -36,22 +36,10 @@ def block(statements: Sequence[str]) -> str:
         if len(lead + escaped) <= WIDTH and ": " not in escaped:
             lines.append(lead + escaped)
             continue
-        if any(len(word) > WIDTH for word in escaped.split()):
-            lines += _quoted(escaped, lead, rest)
-            continue
         folded = textwrap.wrap(escaped, WIDTH - len(rest), break_long_words=False, break_on_hyphens=False)
         lines.append(f"{lead}>-")
         lines += [rest + line for line in folded]
     return "\n".join(lines)
-
-
-def _quoted(statement: str, lead: str, rest: str) -> list[str]:
-    """A statement with long words, between quotation marks: there a backslash at its end goes on with a word."""
-    pieces = re.findall(rf".{{1,{WIDTH - len(rest) - 1}}}(?:(?<=[| ])|$)", text(statement))
-    return [
-        *(f"{rest if done else lead}{piece}\\" for done, piece in enumerate(pieces[:-1])),
-        rest + pieces[-1],
-    ]
 
 
 def blocks() -> dict[str, str]:

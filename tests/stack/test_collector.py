@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -50,7 +49,7 @@ HIDDEN = {
     "fhirpath.bottleneck.rules": [CANARY.lower()],
     "fhirpath.bottleneck.advice": [f"do {CANARY}"],
     "fhirpath.engine.name": [CANARY],
-    "fhirpath.operator.name": CANARY,
+    "fhirpath.operator.name": f"'{CANARY}'",
     "error.type": f"no {CANARY} here",
     "db.namespace": f"{CANARY}@host",
     "db.query.summary": f"SELECT {CANARY}.Peter_1970_01_01",
@@ -180,90 +179,6 @@ def test_no_secret_leaves(collector, backend):
     assert {tuple(event.name for event in item.events) for item in arrived} == {("other", "exception")}
     assert plain(arrived[0].events[1].attributes) == {"exception.type": "ValueError"}
     assert {item.status.code for item in arrived} == {Status.STATUS_CODE_ERROR}
-
-
-LONG = "Observation.where(value > ?).code or " * 40
-PASSING = {
-    "fhirpath.expression.template": (
-        "Patient.name.where(use = ?).given",
-        "? in ?.?",
-        LONG[:1024],
-        LONG[:1021],
-    ),
-    "fhirpath.operator.name": ("where", "family", "[]", "!~", "?", "other"),
-    "http.route": ("/r4/Patient/{id}",),
-    "db.query.summary": ("SELECT Patient",),
-    "rpc.service": ("a" * 128,),
-    "http.response.status_code": (100, 599),
-    "server.port": (1, 65535),
-    "rpc.grpc.status_code": (0, 16),
-    "thread.id": (4711,),
-}
-HELD_BACK = {
-    "fhirpath.expression.template": (
-        "Mueller, Peter",
-        "Patient.mueller",
-        "Patient.name Patient",
-        LONG[:1025],
-    ),
-    "fhirpath.operator.name": ("mueller", "Where", ""),
-    "http.route": ("/patients/mueller?", "/a" * 129),
-    "db.query.summary": ("SELECT 4711", "SELECT " + "a" * 250),
-    "rpc.service": ("a" * 129, "1970-01-01", "4711470"),
-    "http.response.status_code": (99, 600, 200.0),
-    "server.port": (0, 65536),
-    "rpc.grpc.status_code": (-1, 17),
-    "thread.id": ("4711",),
-}
-
-
-def test_values_pass_where_they_are_known_or_have_the_shape_that_they_should(collector, backend):
-    pairs = [
-        (name, item, found is PASSING)
-        for found in (PASSING, HELD_BACK)
-        for name in found
-        for item in found[name]
-    ]
-    sent = [(span(named=KEPT | {name: item}), name, item, passes) for name, item, passes in pairs]
-    collector.traces(spans_request(*(item for item, *_ in sent)))
-    eventually(lambda: {item.span_id for item, *_ in sent} <= backend.by_id().keys())
-    wrong = [
-        (name, item)
-        for one, name, item, passes in sent
-        if (name in plain(backend.by_id()[one.span_id].attributes)) is not passes
-    ]
-    assert wrong == []
-
-
-def test_of_a_template_that_was_cut_whole_names_are_left(collector, backend):
-    sent = span(named=KEPT | {"fhirpath.expression.template": ("Patient.name | " * 80)[:1024]})
-    collector.traces(spans_request(sent))
-    eventually(lambda: sent.span_id in backend.by_id())
-    template = plain(backend.by_id()[sent.span_id].attributes)["fhirpath.expression.template"]
-    assert template == "Patient.name | " * 68
-
-
-def test_labels_are_numbers_only_where_there_are_few(collector):
-    labels = {
-        **dict.fromkeys(
-            ("thread.id", "db.response.returned_rows", "db.operation.batch.size", "code.lineno"), 4711
-        ),
-        "http.response.status_code": 404,
-        "server.port": 70000,
-        "rpc.grpc.status_code": 5,
-    }
-    operators = [counter("of.operators", {"fhirpath.operator.name": name}) for name in ("where", "birthDate")]
-    collector.metrics(metrics_request(counter("of.labels", labels), *operators))
-    (line,) = (line.partition("}")[0] for line in eventually(lambda: collector.series("of_labels_total{")))
-    assert 'http_response_status_code="404"' in line
-    assert 'rpc_grpc_status_code="5"' in line
-    assert "4711" not in line
-    assert "70000" not in line
-    names = [
-        re.findall(r'fhirpath_operator_name="([^"]*)"', line)
-        for line in collector.series("of_operators_total{")
-    ]
-    assert sorted(names) == [[], ["where"]]
 
 
 def twice(name, first, second):
@@ -519,16 +434,6 @@ def test_dimensions_of_an_application_pass_where_they_are_named(program, tmp_pat
     assert plain(backend.spans[0].attributes) == KEPT | {"measure": "cms 122", "tenant": "a"}
     assert 'measure="cms 122"' in line
     assert "other=" not in line
-
-
-def test_expressions_pass_where_they_are_asked_for(program, tmp_path):
-    backend, text = Backend(), "Patient.name = 'Mueller'"
-    sent = span(named=KEPT | {"fhirpath.expression.text": text, "patient.name": "Mueller"})
-    with running(program, tmp_path, backend, OTELCOL_DIMENSIONS='"fhirpath.expression.text"') as collector:
-        collector.traces(spans_request(sent))
-        eventually(lambda: backend.spans)
-    backend.stop()
-    assert plain(backend.spans[0].attributes) == KEPT | {"fhirpath.expression.text": text}
 
 
 def test_a_batch_that_cannot_be_checked_is_refused(collector, backend):

@@ -27,9 +27,4 @@ def path(of: str, name: str) -> str:
 
 def exactly(value: str) -> str:
     """A pattern for a text."""
-    return re.sub(r"[][.?*+(){}|^$\\]", r"\\\g<0>", value)
-
-
-def one_of(values: Iterable[str]) -> str:
-    """A pattern for one text of these."""
-    return f"^({'|'.join(map(exactly, dict.fromkeys(values)))})$"
+    return re.sub(r"[][.?*+(){}|^$\\]", lambda found: f"[{found[0]}]", value)

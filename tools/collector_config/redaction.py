@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
 from fhirpath_otel.analysis.rules import ADVICE
-from fhirpath_otel.evaluator.functions import FUNCTIONS
 from fhirpath_otel.evaluator.model import load_model
-from fhirpath_otel.evaluator.syntax import OPERATOR_LEVELS
-from fhirpath_otel.evaluator.template import ENVIRONMENT, known_names, operator_names
-from fhirpath_otel.telemetry.redaction import MAX_TEMPLATE_BYTES
-from tools.collector_config.ottl import exactly, one_of, path, text, texts
+from tools.collector_config.ottl import exactly, path, text, texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fhirpath_otel.semconv import Attribute
 
@@ -41,6 +37,7 @@ LABELS = ("service.name", "service.namespace", "deployment.environment.name", "d
 PROCESS_ID = "process.pid"
 
 # What values look like. RE2, as everywhere in the collector.
+IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
 PLAIN = "[A-Za-z0-9_][A-Za-z0-9_.:/+<>-]{0,127}"
 IDENTIFYING = "^[0-9][0-9-]{5,}$|[0-9]{4}-[0-9]{2}-[0-9]{2}"
 """Long numbers, and dates anywhere: what looks like `PLAIN` and is nothing that ran."""
@@ -52,21 +49,18 @@ SQL_WORD = (
     "|SAVEPOINT|SELECT|SET|SHOW|START|TRUNCATE|UPDATE|VACUUM|VALUES|WITH)"
 )
 TABLE = "[A-Za-z_]+([0-9]{1,3}[A-Za-z_]+)*[0-9]{0,3}"
-NAMES = sorted({*known_names(load_model()), *ENVIRONMENT, "this", "index", "total"})
-"""What templates show: names of the model and of functions, environment variables, and what stands behind a `$`."""
-
-_SYMBOL = "[][?.,()%$+*/&|<>=~!{}-]"
-_OPERATOR = f"({_SYMBOL}| (and|or|xor|implies|div|mod|is|as|in|contains) )"
-_SPACED = f"( |{_OPERATOR})*"
+_SYMBOL = "[][?.,()%$+*/&|<>=~!{}…-]"
+_SPACED = f"( |{_SYMBOL})*"
+_OPERATOR_WORDS = ("and", "or", "xor", "implies", "div", "mod", "is", "as", "in", "contains")
+_OPERATOR_WORD = f"({'|'.join(_OPERATOR_WORDS)})"
+# A template of more than 1 kB is cut anywhere.
+_BEGUN = "|".join(sorted({word[:end] for word in _OPERATOR_WORDS for end in range(1, len(word) + 1)}))
+_BETWEEN = f"({_SPACED}{_SYMBOL}{_SPACED}|{_SPACED} {_OPERATOR_WORD} {_SPACED})"
 SHAPES = {
     semconv.EXPRESSION_HASH.name: "^([0-9a-f]{16}|other|unparsable)$",
-    # A template has no literal, known names only, and between two of them a symbol or an operator: it is no sentence.
-    semconv.EXPRESSION_TEMPLATE.name: (
-        f"^{_SPACED}(({'|'.join(NAMES)})({_SPACED}{_OPERATOR}{_SPACED}|{_SPACED}$))*$"
-    ),
-    semconv.OPERATOR_NAME.name: one_of(
-        sorted({*operator_names(load_model()), semconv.OTHER, semconv.UNKNOWN})
-    ),
+    # A template has no literal, and between two names a symbol or an operator: it is no sentence.
+    semconv.EXPRESSION_TEMPLATE.name: f"^{_SPACED}({IDENTIFIER}({_BETWEEN}{IDENTIFIER})*{_SPACED}( ({_BEGUN}))?)?$",
+    semconv.OPERATOR_NAME.name: f"^({IDENTIFIER}|\\[\\]|[?]|[-+*/|&<>=~!]{{1,2}})$",
     semconv.DB_QUERY_SUMMARY.name: f"^({SQL_WORD}|[?])( {TABLE}([.]{TABLE})*){{0,8}}$",
     semconv.DB_OPERATION_NAME.name: f"^({SQL_WORD}|[?])$",
     # Some frameworks give the path where there is no route; what holds a digit may be an id.
@@ -76,35 +70,15 @@ SHAPES = {
 }
 """Of the attributes whose values say more than a name; all other texts look like `PLAIN`: no blanks, no `@`."""
 
-MOST_CHARACTERS = 256
-"""Of texts that have a shape of their own; templates are shorter than 1 kB, and plain names than 128."""
-
-RANGES = {
-    **dict.fromkeys(("http.response.status_code", "http.status_code"), (100, 599)),
-    **dict.fromkeys(("server.port", "net.peer.port"), (1, 65_535)),
-    "rpc.grpc.status_code": (0, 16),
+NUMBERS = {
+    **dict.fromkeys(
+        ("db.operation.batch.size", "db.response.returned_rows", "http.response.status_code"), "int"
+    ),
+    **dict.fromkeys(("http.status_code", "server.port", "net.peer.port", "rpc.grpc.status_code"), "int"),
+    **dict.fromkeys(("thread.id", "code.line.number", "code.lineno"), "int"),
+    "exception.escaped": "boolean",
 }
-"""Of `semconv.HARMLESS_ATTRIBUTES` whole numbers of others of which there are few, so that they may be labels too."""
-
-COUNTS = (
-    "db.operation.batch.size",
-    "db.response.returned_rows",
-    "thread.id",
-    "code.line.number",
-    "code.lineno",
-)
-"""Whole numbers of others that spans may have, and that would make of each data point a series."""
-
-TRUTH_VALUES = ("exception.escaped",)
-
-POINT_OPERATORS = sorted(
-    {
-        *FUNCTIONS,
-        *(operator for level in OPERATOR_LEVELS for operator in level),
-        *(semconv.INDEXER, semconv.PATH, semconv.OTHER, semconv.UNKNOWN),
-    }
-)
-"""Operators as labels: on metrics every step of a path is the same one."""
+"""Of `semconv.HARMLESS_ATTRIBUTES` those of others that are no texts."""
 
 DIMENSIONS = '${env:OTELCOL_DIMENSIONS:-"error.type"}'
 """What the setting DIMENSIONS of an application adds to spans and metrics has to be let through by name."""
@@ -142,14 +116,13 @@ def _own_of_spans() -> list[Attribute]:
 
 
 def point_attributes() -> list[str]:
-    """Every attribute of our metrics, and the harmless ones of others' that have few values."""
+    """Every attribute of our metrics, and the harmless ones of others'."""
     own = [attribute.name for metric in semconv.METRICS for attribute in metric.attributes]
-    return list(dict.fromkeys([*own, *_foreign("datapoint")]))
+    return list(dict.fromkeys([*own, *sorted(_foreign())]))
 
 
-def _foreign(of: str) -> list[str]:
-    foreign = set(semconv.HARMLESS_ATTRIBUTES) - {attribute.name for attribute in semconv.SPAN_ATTRIBUTES}
-    return sorted(foreign - set(COUNTS) if of == "datapoint" else foreign)
+def _foreign() -> set[str]:
+    return set(semconv.HARMLESS_ATTRIBUTES) - {attribute.name for attribute in semconv.SPAN_ATTRIBUTES}
 
 
 def _each_stage(name: str) -> list[str]:
@@ -160,12 +133,13 @@ def _drop_unless(of: str, name: str, shape: str | None = None) -> str:
     """Removes a text that does not look as it should, and whatever is no text."""
     item, pattern = path(of, name), text(shape or SHAPES.get(name, f"^{PLAIN}$"))
     condition = f"IsString({item}) and IsMatch({item}, {pattern})"
-    if shape is None and name in SHAPES:
-        most = MAX_TEMPLATE_BYTES if name == semconv.EXPRESSION_TEMPLATE.name else MOST_CHARACTERS
-        condition = f"IsString({item}) and Len({item}) <= {most} and IsMatch({item}, {pattern})"
-    elif shape is None and of != "resource":
+    if shape is None and name not in SHAPES and of != "resource":
         condition += f" and not IsMatch({item}, {text(IDENTIFYING)})"
     return _drop(of, name, f"({condition})")
+
+
+def _one_of(values: Iterable[str]) -> str:
+    return f"^({'|'.join(map(exactly, dict.fromkeys(values)))})$"
 
 
 def _drop_unless_number(of: str, name: str, kind: str) -> str:
@@ -192,27 +166,12 @@ def _drop(of: str, name: str, condition: str) -> str:
 def _checks(of: str, own: Sequence[Attribute]) -> list[str]:
     """What becomes of attributes whose values are not what they should be, of ours and of others'."""
     return [
-        _whole_names(of),
         *(_check(of, item, name) for item in own for name in _each_stage(item.name)),
-        *(_check_foreign(of, name) for name in _foreign(of)),
+        *(
+            _drop_unless_number(of, name, NUMBERS[name]) if name in NUMBERS else _drop_unless(of, name)
+            for name in sorted(_foreign())
+        ),
     ]
-
-
-def _check_foreign(of: str, name: str) -> str:
-    if name in RANGES:
-        item, (least, most) = path(of, name), RANGES[name]
-        return _drop(of, name, f"(IsInt({item}) and {item} >= {least} and {item} <= {most})")
-    if name in COUNTS or name in TRUTH_VALUES:
-        return _drop_unless_number(of, name, "int" if name in COUNTS else "boolean")
-    return _drop_unless(of, name)
-
-
-def _whole_names(of: str) -> str:
-    """Removes from a template that was cut what may be half a name, or half a word."""
-    item = path(of, semconv.EXPRESSION_TEMPLATE.name)
-    # Cut at a limit of bytes, it may have one to three fewer.
-    cut = f"IsString({item}) and Len({item}) > {MAX_TEMPLATE_BYTES - 4}"
-    return f'replace_pattern({item}, "[A-Za-z0-9_]+$", "") where {cut}'
 
 
 def _check(of: str, item: Attribute, name: str) -> str:
@@ -223,12 +182,10 @@ def _check(of: str, item: Attribute, name: str) -> str:
     if item in CLOSED:
         # Two metrics may have different values of the same name.
         return _drop_unless(
-            of, name, one_of(one for same in CLOSED if same.name == name for one in same.values)
+            of, name, _one_of(one for same in CLOSED if same.name == name for one in same.values)
         )
     if item is semconv.RESOURCE_TYPE:
-        return _drop_unless(of, name, one_of([*sorted(load_model().type_names()), semconv.OTHER]))
-    if item is semconv.OPERATOR_NAME and of == "datapoint":
-        return _drop_unless(of, name, one_of(POINT_OPERATORS))
+        return _drop_unless(of, name, _one_of([*sorted(load_model().type_names()), semconv.OTHER]))
     return _drop_unless(of, name) if item.type == "string" else _drop_unless_number(of, name, item.type)
 
 
