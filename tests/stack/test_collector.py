@@ -218,6 +218,8 @@ def test_no_secret_leaves(collector, backend):
     versioned = metrics_request(counter("of.versions", {}, unit=f"{CANARY}1970"))
     versioned.resource_metrics[0].scope_metrics[0].scope.version = f"1.0-{CANARY}"
     collector.metrics(versioned)
+    pretending = counter("of.ours", {}, description=f"patients like {CANARY}")
+    collector.metrics(metrics_request(pretending, scope="fhirpath_otel"))
     named = [counter(f"of{between}{CANARY}{end}", {}) for between, end in ((" ", ""), (".", "_19700101"))]
     collector.metrics(metrics_request(*named, counter("of.others", {})))
     eventually(lambda: {item.span_id for item in spans} <= backend.by_id().keys())
@@ -361,6 +363,15 @@ def test_what_passes_has_a_longest_length(collector, backend):
     eventually(lambda: {item.span_id for item in sent} <= backend.by_id().keys())
     arrived = [plain(backend.by_id()[item.span_id].attributes) for item in sent]
     assert arrived == [KEPT | texts, KEPT]
+
+
+def test_lists_of_findings_are_no_longer_than_there_are_rules(collector, backend):
+    each, more = list(semconv.RULES), [*semconv.RULES, semconv.RULES[0]]
+    sent = [span(named=KEPT | {"fhirpath.bottleneck.rules": rules}) for rules in (each, more)]
+    collector.traces(spans_request(*sent))
+    eventually(lambda: {item.span_id for item in sent} <= backend.by_id().keys())
+    arrived = [plain(backend.by_id()[item.span_id].attributes) for item in sent]
+    assert arrived == [KEPT | {"fhirpath.bottleneck.rules": each}, KEPT]
 
 
 def test_templates_that_are_cut_pass_without_the_name_at_the_end(collector, backend):

@@ -27,10 +27,11 @@ from tools.collector_config.shapes import (
     TRUTHS,
     UNIT,
     VERSION,
+    one_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from fhirpath_otel.semconv import Attribute
     from tools.collector_config.shapes import Numbers
@@ -135,11 +136,13 @@ def _drop_unless_number(of: str, name: str, kind: str) -> str:
     return _drop(of, name, is_kind[kind])
 
 
-def _drop_unless_list(of: str, name: str, values: Iterable[str]) -> str:
+def _drop_unless_list(of: str, name: str, values: Collection[str]) -> str:
     """The same for a list of texts: compared as JSON, since statements cannot walk through a list."""
-    item, one = path(of, name), "|".join(map(exactly, values))
+    item, one, most = path(of, name), "|".join(map(exactly, values)), len(values)
     pattern = text(f'^[[]("({one})",?)+[]]$')
-    return _drop(of, name, f"(IsList({item}) and IsMatch(String({item}), {pattern}))")
+    return _drop(
+        of, name, f"(IsList({item}) and Len({item}) <= {most} and IsMatch(String({item}), {pattern}))"
+    )
 
 
 def _drop(of: str, name: str, condition: str) -> str:
@@ -306,8 +309,9 @@ def point_statements() -> list[str]:
 
 
 def metric_statements() -> list[str]:
-    """Texts of metrics that are not ours; their names are checked by a filter, since a metric needs one."""
+    """Descriptions, of which ours pass, and units; names are checked by a filter, since a metric needs one."""
+    meanings = [metric.meaning for metric in semconv.METRICS]
     return [
-        f'set(metric.description, "") where scope.name != {text(semconv.SCOPE)}',
+        f'set(metric.description, "") where not IsMatch(metric.description, {text(one_of(meanings))})',
         f'set(metric.unit, "") where not (Len(metric.unit) <= 64 and IsMatch(metric.unit, {text(UNIT)}))',
     ]
