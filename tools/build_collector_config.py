@@ -37,9 +37,24 @@ def block(statements: Sequence[str]) -> str:
             lines.append(lead + escaped)
             continue
         folded = textwrap.wrap(escaped, WIDTH - len(rest), break_long_words=False, break_on_hyphens=False)
+        if max(map(len, folded)) > WIDTH - len(rest):
+            lines += [lead + _quoted(escaped).replace("\n", f"\n{rest}")]
+            continue
         lines.append(f"{lead}>-")
         lines += [rest + line for line in folded]
     return "\n".join(lines)
+
+
+def _quoted(statement: str) -> str:
+    """A statement of patterns that are longer than a line, between quotes, where lines may end within a word."""
+    parts = re.findall(r"[^ |]*[ |]*", text(statement))
+    lines = [""]
+    for part in parts:
+        # A blank that a line begins with would not be read.
+        if len(lines[-1] + part) > WIDTH - 13:
+            lines.append("")
+        lines[-1] += part
+    return "\\\n".join(lines)
 
 
 def blocks() -> dict[str, str]:

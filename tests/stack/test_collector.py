@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import string
 import subprocess
 import sys
 
@@ -12,10 +14,13 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from fhirpath_otel import population
+from fhirpath_otel import population, semconv
 from fhirpath_otel.analysis.analyser import gravest_first
 from fhirpath_otel.analysis.rules import RULES, Record
 from fhirpath_otel.analysis.thresholds import Thresholds
+from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.evaluator.parser import parse
+from fhirpath_otel.evaluator.template import expression_template
 from fhirpath_otel.telemetry.spans import bottleneck_attributes
 from tests.stack.clients import eventually
 from tests.stack.collector import CONFIGURATION, command, running
@@ -62,6 +67,44 @@ HIDDEN = {
     "thread.id": {"a": CANARY},
 }
 
+# Whole names, one by one, where only a list passes; and values that are too long, or have a date or a number in them.
+ALSO_HIDDEN = (
+    ("fhirpath.expression.template", f"{CANARY}, Peter"),
+    ("fhirpath.expression.template", f"Patient.name.{CANARY}"),
+    ("fhirpath.expression.template", f"Patient.name = %{CANARY}"),
+    ("fhirpath.expression.template", f"Patient.name{CANARY}"),
+    ("fhirpath.expression.template", f"{'+' * (1024 - len(CANARY))}{CANARY}"),
+    ("fhirpath.expression.template", f"{CANARY}{'.name' * 204}"),
+    *(
+        (name, CANARY)
+        for name in (
+            *("fhirpath.operator.name", "fhirpath.engine.version", "fhirpath.fhir.version", "rpc.system"),
+            *("http.request.method", "http.method", "http.scheme", "url.scheme", "faas.trigger"),
+            *("network.protocol.name", "network.protocol.version", "network.transport", "network.type"),
+            *("messaging.operation.type", "db.response.status_code"),
+        )
+    ),
+    ("fhirpath.engine.version", f"1.0-{CANARY}"),
+    ("error.type", f"{CANARY}+Peter"),
+    ("error.type", f"{CANARY}-1970"),
+    ("error.type", f"{CANARY}{'a' * 128}"),
+    ("exception.type", f"{CANARY}_19700101"),
+    ("rpc.service", f"1970.{CANARY}"),
+    ("rpc.method", f"{CANARY}+"),
+    ("code.function", f"{CANARY}>{CANARY}"),
+    ("code.function.name", f"{CANARY} {CANARY}"),
+    ("db.system", f"{CANARY}/x"),
+    ("db.system.name", f"{CANARY}_Peter"),
+    ("db.operation", f"{CANARY}1970"),
+    ("db.collection.name", f"{CANARY}1970"),
+    ("db.sql.table", f"{CANARY}/Peter"),
+    ("db.namespace", f"{CANARY}/Peter"),
+    ("db.query.summary", f"SELECT {CANARY}{'a' * 255}"),
+    ("http.route", f"/{CANARY}/{'a' * 255}"),
+    ("http.route", f"/Patient/:{CANARY}1970"),
+    ("http.route", f"/Patient/{{{CANARY}1970}}"),
+)
+
 
 @pytest.fixture(scope="module")
 def program(stack_programs):
@@ -104,6 +147,10 @@ def test_jaegers_configuration_is_valid(stack_programs):
     assert validated.returncode == 0, validated.stderr
 
 
+def hidden():
+    return [*HIDDEN.items(), *ALSO_HIDDEN]
+
+
 def secret_spans():
     """The secret in every place of a span; as errors, so that only redaction holds it back."""
     everywhere = {
@@ -132,7 +179,7 @@ def secret_spans():
         ],
     }
     # One by one, since the same names would hide one another, and all at once.
-    one_by_one = [span(f"GET /Patient/{CANARY}", {name: item}, **everywhere) for name, item in HIDDEN.items()]
+    one_by_one = [span(f"GET /Patient/{CANARY}", {name: item}, **everywhere) for name, item in hidden()]
     return [*one_by_one, span(f"SELECT '{CANARY}'", HIDDEN, **everywhere)]
 
 
@@ -159,7 +206,7 @@ def test_no_secret_leaves(collector, backend):
         "description": CANARY,
         "exemplar": {CANARY: CANARY},
     }
-    for name, item in HIDDEN.items():
+    for name, item in hidden():
         collector.metrics(
             metrics_request(
                 counter("http.requests", {name: item}, **hiding),
@@ -168,7 +215,13 @@ def test_no_secret_leaves(collector, backend):
                 scope_named={CANARY: CANARY},
             )
         )
-    collector.metrics(metrics_request(counter(f"of {CANARY}", {}), counter("of.others", {})))
+    versioned = metrics_request(counter("of.versions", {}, unit=f"{CANARY}1970"))
+    versioned.resource_metrics[0].scope_metrics[0].scope.version = f"1.0-{CANARY}"
+    collector.metrics(versioned)
+    pretending = counter("of.ours", {}, description=f"patients like {CANARY}")
+    collector.metrics(metrics_request(pretending, scope="fhirpath_otel"))
+    named = [counter(f"of{between}{CANARY}{end}", {}) for between, end in ((" ", ""), (".", "_19700101"))]
+    collector.metrics(metrics_request(*named, counter("of.others", {})))
     eventually(lambda: {item.span_id for item in spans} <= backend.by_id().keys())
     arrived = [backend.by_id()[item.span_id] for item in spans]
     eventually(lambda: collector.series("of_others_total"))
@@ -179,6 +232,171 @@ def test_no_secret_leaves(collector, backend):
     assert {tuple(event.name for event in item.events) for item in arrived} == {("other", "exception")}
     assert plain(arrived[0].events[1].attributes) == {"exception.type": "ValueError"}
     assert {item.status.code for item in arrived} == {Status.STATUS_CODE_ERROR}
+
+
+def told_open():
+    """The attributes of which the documentation tells that a patient's name passes there."""
+    text = (CONFIGURATION.parent / "docs" / "stack.md").read_text(encoding="utf-8")
+    section = text.partition("**What it cannot see**")[2].partition("## ")[0].partition("Numbers of spans")[0]
+    return set(re.findall("`([a-z._]+)`", section)) & semconv.HARMLESS_ATTRIBUTES
+
+
+def test_a_name_passes_where_the_documentation_tells_and_nowhere_else(collector, backend):
+    everywhere = dict.fromkeys(semconv.HARMLESS_ATTRIBUTES, "Mueller")
+    in_text = {"db.query.summary": "SELECT Mueller", "http.route": "/Patient/Mueller"}
+    resource = {"service.name": "Mueller 1970-01-01", "host.name": "1970-01-01"}
+    sent = span(named=everywhere | in_text)
+    collector.traces(spans_request(sent, resource=resource))
+    arrived = eventually(lambda: backend.by_id().get(sent.span_id))
+    assert plain(arrived.attributes).keys() == told_open()
+    assert resource in [
+        plain(item.resource.attributes) for request in backend.requests for item in request.resource_spans
+    ]
+    collector.metrics(metrics_request(counter("of.Mueller", everywhere | in_text, unit="{Mueller}")))
+    told = {name.replace(".", "_") for name in told_open() - {"db.query.summary"}}
+    assert labels(collector, "of_Mueller").keys() == told
+
+
+SCOPES = {
+    "@opentelemetry/instrumentation-http": True,
+    "io.opentelemetry.jetty-8.0": True,
+    "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp": True,
+    "opentelemetry.instrumentation.psycopg2": True,
+    "a" * 128: True,
+    "a" * 129: False,
+    f"{CANARY}_19700101": False,
+    f"{CANARY}, Peter": False,
+    f"{CANARY}+Peter": False,
+    f"1970.{CANARY}": False,
+}
+
+
+def test_scopes_pass_as_libraries_are_called(collector, backend):
+    sent = {scope: span(named=KEPT) for scope in SCOPES}
+    for scope, item in sent.items():
+        collector.traces(spans_request(item, scope=scope))
+        collector.metrics(metrics_request(counter("of.scopes", {"http.route": "/"}), scope=scope))
+    eventually(lambda: {item.span_id for item in sent.values()} <= backend.by_id().keys())
+    lines = eventually(lambda: collector.series("of_scopes_total"))
+    expected = {scope if passes else "other" for scope, passes in SCOPES.items()}
+    assert {re.search('otel_scope_name="([^"]*)"', line)[1] for line in lines} == expected
+    arrived = {
+        item.span_id: scope.scope.name
+        for request in backend.requests
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for item in scope.spans
+    }
+    assert {scope: arrived[item.span_id] for scope, item in sent.items()} == {
+        scope: scope if passes else "other" for scope, passes in SCOPES.items()
+    }
+
+
+RANGES = {
+    "http.response.status_code": (100, 599),
+    "http.status_code": (100, 599),
+    "rpc.grpc.status_code": (0, 16),
+    "server.port": (1, 65_535),
+    "net.peer.port": (1, 65_535),
+}
+SPAN_RANGES = RANGES | {
+    "code.lineno": (0, 999_999),
+    "code.line.number": (0, 999_999),
+    "thread.id": (0, None),
+    "db.response.returned_rows": (0, None),
+    "db.operation.batch.size": (0, None),
+}
+
+
+def test_numbers_pass_within_their_ranges(collector, backend):
+    within = [
+        {name: item for name, limits in SPAN_RANGES.items() if (item := limits[end]) is not None}
+        for end in (0, 1)
+    ]
+    beyond = {name: most + 1 for name, (_, most) in SPAN_RANGES.items() if most is not None}
+    below = {name: least - 1 for name, (least, _) in SPAN_RANGES.items()}
+    sent = [span(named=KEPT | named) for named in (*within, below, beyond, {"server.port": 443.0})]
+    collector.traces(spans_request(*sent))
+    eventually(lambda: {item.span_id for item in sent} <= backend.by_id().keys())
+    arrived = [plain(backend.by_id()[item.span_id].attributes) for item in sent]
+    assert arrived == [KEPT | within[0], KEPT | within[1], KEPT, KEPT, KEPT]
+
+
+def labels(collector, name):
+    """What the one series of a metric is labelled with, beside where it comes from."""
+    (line,) = eventually(lambda: collector.series(f"{name}_total{{"))
+    pairs = re.findall('([a-z_]+)="([^"]*)"', line.partition("}")[0])
+    return {
+        label: item for label, item in pairs if not label.startswith(("otel_", "service_", "job", "instance"))
+    }
+
+
+def test_numbers_label_points_where_they_have_few_values(collector):
+    for end, (metric, expected) in enumerate((("of.least", "{0}"), ("of.most", "{1}"))):
+        named = {name: 7 if limits[end] is None else limits[end] for name, limits in SPAN_RANGES.items()}
+        collector.metrics(metrics_request(counter(metric, named)))
+        assert labels(collector, metric.replace(".", "_")) == {
+            name.replace(".", "_"): expected.format(*limits) for name, limits in RANGES.items()
+        }
+    for metric, step in (("of.less", -1), ("of.more", 1)):
+        named = {name: limits[max(step, 0)] + step for name, limits in RANGES.items()}
+        collector.metrics(metrics_request(counter(metric, named)))
+        assert labels(collector, metric.replace(".", "_")) == {}
+
+
+CAPS = {
+    "error.type": 128,
+    "rpc.service": 128,
+    "code.function": 128,
+    "db.collection.name": 128,
+    "http.route": 255,
+}
+
+
+def test_what_passes_has_a_longest_length(collector, backend):
+    texts = {
+        name: "/" + "a" * (most - 1) if name == "http.route" else "a" * most for name, most in CAPS.items()
+    }
+    texts["db.query.summary"] = "SELECT " + "a" * 248
+    sent = [span(named=KEPT | {name: item + more for name, item in texts.items()}) for more in ("", "a")]
+    collector.traces(spans_request(*sent))
+    eventually(lambda: {item.span_id for item in sent} <= backend.by_id().keys())
+    arrived = [plain(backend.by_id()[item.span_id].attributes) for item in sent]
+    assert arrived == [KEPT | texts, KEPT]
+
+
+def test_lists_of_findings_are_no_longer_than_there_are_rules(collector, backend):
+    each, more = list(semconv.RULES), [*semconv.RULES, semconv.RULES[0]]
+    sent = [span(named=KEPT | {"fhirpath.bottleneck.rules": rules}) for rules in (each, more)]
+    collector.traces(spans_request(*sent))
+    eventually(lambda: {item.span_id for item in sent} <= backend.by_id().keys())
+    arrived = [plain(backend.by_id()[item.span_id].attributes) for item in sent]
+    assert arrived == [KEPT | {"fhirpath.bottleneck.rules": each}, KEPT]
+
+
+def test_templates_that_are_cut_pass_without_the_name_at_the_end(collector, backend):
+    terms = ["Patient.name.where(use = 'official').given"] * 40
+    cut = {
+        expression_template(parse(" and ".join([*["true"] * shift, *terms])), load_model()).text
+        for shift in range(24)
+    }
+    assert {len(template) for template in cut} == {1024}
+    assert {template[-1].isalnum() for template in cut} == {True, False}
+    info = {template: span(named=KEPT | {"fhirpath.expression.template": template}) for template in cut}
+    collector.traces(spans_request(*info.values()))
+    eventually(lambda: {item.span_id for item in info.values()} <= backend.by_id().keys())
+    for template, item in info.items():
+        arrived = plain(backend.by_id()[item.span_id].attributes)["fhirpath.expression.template"]
+        assert arrived == template.rstrip(string.ascii_letters)
+
+
+@pytest.mark.parametrize("escaped", [True, "False"])
+def test_events_tell_whether_an_exception_left_the_span(collector, backend, escaped):
+    named = {"exception.type": "ValueError", "exception.escaped": escaped}
+    sent = span(named=KEPT, events=[Span.Event(name="exception", attributes=attributes(named))])
+    collector.traces(spans_request(sent))
+    arrived = eventually(lambda: backend.by_id().get(sent.span_id))
+    assert plain(arrived.events[0].attributes) == named
 
 
 def twice(name, first, second):
@@ -434,6 +652,16 @@ def test_dimensions_of_an_application_pass_where_they_are_named(program, tmp_pat
     assert plain(backend.spans[0].attributes) == KEPT | {"measure": "cms 122", "tenant": "a"}
     assert 'measure="cms 122"' in line
     assert "other=" not in line
+
+
+def test_the_expression_itself_passes_where_it_is_named_and_nothing_else_does(program, tmp_path):
+    backend, text = Backend(), {"fhirpath.expression.text": "Patient.name = 'Peter Mueller, 1970-01-01'"}
+    hidden = {"measure": "cms 122", "db.query.text": "SELECT 1", "error.type": "Peter Mueller"}
+    with running(program, tmp_path, backend, OTELCOL_DIMENSIONS='"fhirpath.expression.text"') as collector:
+        collector.traces(spans_request(span(named=KEPT | text | hidden)))
+        eventually(lambda: backend.spans)
+    backend.stop()
+    assert plain(backend.spans[0].attributes) == KEPT | text
 
 
 def test_a_batch_that_cannot_be_checked_is_refused(collector, backend):

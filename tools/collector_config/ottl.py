@@ -27,4 +27,4 @@ def path(of: str, name: str) -> str:
 
 def exactly(value: str) -> str:
     """A pattern for a text."""
-    return re.sub(r"[][.?*+(){}|^$\\]", lambda found: f"[{found[0]}]", value)
+    return re.sub(r"[][.?*+(){}|^$\\]", r"\\\g<0>", value)

@@ -9,13 +9,32 @@ from typing import TYPE_CHECKING
 
 from fhirpath_otel import semconv
 from fhirpath_otel.analysis.rules import ADVICE
-from fhirpath_otel.evaluator.model import load_model
+from fhirpath_otel.telemetry.redaction import MAX_TEMPLATE_BYTES
 from tools.collector_config.ottl import exactly, path, text, texts
+from tools.collector_config.shapes import (
+    IDENTIFYING,
+    LABEL,
+    LABEL_NUMBERS,
+    MAX_CHARACTERS,
+    MAXIMA,
+    NAMES,
+    NUMBERS,
+    PLAIN,
+    SAMPLING_STATE,
+    SCHEMA,
+    SCOPE,
+    SHAPES,
+    TRUTHS,
+    UNIT,
+    VERSION,
+    one_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from fhirpath_otel.semconv import Attribute
+    from tools.collector_config.shapes import Numbers
 
 RESOURCE_ATTRIBUTES = (
     *("service.name", "service.namespace", "service.version", "service.instance.id"),
@@ -36,50 +55,6 @@ LABELS = ("service.name", "service.namespace", "deployment.environment.name", "d
 
 PROCESS_ID = "process.pid"
 
-# What values look like. RE2, as everywhere in the collector.
-IDENTIFIER = "[A-Za-z_][A-Za-z0-9_]*"
-PLAIN = "[A-Za-z0-9_][A-Za-z0-9_.:/+<>-]{0,127}"
-IDENTIFYING = "^[0-9][0-9-]{5,}$|[0-9]{4}-[0-9]{2}-[0-9]{2}"
-"""Long numbers, and dates anywhere: what looks like `PLAIN` and is nothing that ran."""
-
-PARAMETER = "[{][A-Za-z0-9_.:*]+[}]|<[A-Za-z0-9_.:]+>|:[A-Za-z0-9_]+|[*]+"
-SQL_WORD = (
-    "(BATCH )?(ALTER|ANALYZE|ATTACH|BEGIN|CALL|CLOSE|COMMIT|COPY|CREATE|DEALLOCATE|DECLARE|DELETE|DETACH|DROP|EXECUTE"
-    "|EXPLAIN|FETCH|GRANT|INSERT|INSTALL|LISTEN|LOAD|LOCK|MERGE|NOTIFY|PRAGMA|PREPARE|RELEASE|REPLACE|REVOKE|ROLLBACK"
-    "|SAVEPOINT|SELECT|SET|SHOW|START|TRUNCATE|UPDATE|VACUUM|VALUES|WITH)"
-)
-TABLE = "[A-Za-z_]+([0-9]{1,3}[A-Za-z_]+)*[0-9]{0,3}"
-_SYMBOL = "[][?.,()%$+*/&|<>=~!{}…-]"
-_SPACED = f"( |{_SYMBOL})*"
-_OPERATOR_WORDS = ("and", "or", "xor", "implies", "div", "mod", "is", "as", "in", "contains")
-_OPERATOR_WORD = f"({'|'.join(_OPERATOR_WORDS)})"
-# A template of more than 1 kB is cut anywhere.
-_BEGUN = "|".join(sorted({word[:end] for word in _OPERATOR_WORDS for end in range(1, len(word) + 1)}))
-_BETWEEN = f"({_SPACED}{_SYMBOL}{_SPACED}|{_SPACED} {_OPERATOR_WORD} {_SPACED})"
-SHAPES = {
-    semconv.EXPRESSION_HASH.name: "^([0-9a-f]{16}|other|unparsable)$",
-    # A template has no literal, and between two names a symbol or an operator: it is no sentence.
-    semconv.EXPRESSION_TEMPLATE.name: f"^{_SPACED}({IDENTIFIER}({_BETWEEN}{IDENTIFIER})*{_SPACED}( ({_BEGUN}))?)?$",
-    semconv.OPERATOR_NAME.name: f"^({IDENTIFIER}|\\[\\]|[?]|[-+*/|&<>=~!]{{1,2}})$",
-    semconv.DB_QUERY_SUMMARY.name: f"^({SQL_WORD}|[?])( {TABLE}([.]{TABLE})*){{0,8}}$",
-    semconv.DB_OPERATION_NAME.name: f"^({SQL_WORD}|[?])$",
-    # Some frameworks give the path where there is no route; what holds a digit may be an id.
-    "http.route": f"^(/([A-Za-z_$.-]+|[vVrR][0-9]{{1,2}}|{PARAMETER})?)+$",
-    "http.request.method": "^[A-Z_]{1,16}$",
-    "http.method": "^[A-Z_]{1,16}$",
-}
-"""Of the attributes whose values say more than a name; all other texts look like `PLAIN`: no blanks, no `@`."""
-
-NUMBERS = {
-    **dict.fromkeys(
-        ("db.operation.batch.size", "db.response.returned_rows", "http.response.status_code"), "int"
-    ),
-    **dict.fromkeys(("http.status_code", "server.port", "net.peer.port", "rpc.grpc.status_code"), "int"),
-    **dict.fromkeys(("thread.id", "code.line.number", "code.lineno"), "int"),
-    "exception.escaped": "boolean",
-}
-"""Of `semconv.HARMLESS_ATTRIBUTES` those of others that are no texts."""
-
 DIMENSIONS = '${env:OTELCOL_DIMENSIONS:-"error.type"}'
 """What the setting DIMENSIONS of an application adds to spans and metrics has to be let through by name."""
 
@@ -88,20 +63,8 @@ UNKNOWN_SPAN = "span"
 
 EVENT_ATTRIBUTES = ("exception.type", "exception.escaped")
 
-CLOSED = (
-    *(semconv.STAGE, semconv.EXECUTION_MODE, semconv.TIMING, semconv.SAMPLING_REASON),
-    *(semconv.BOTTLENECK_RULE, semconv.BOTTLENECK_SEVERITY),
-    *(semconv.CACHE_RESULT, semconv.FINDING_RULE, semconv.FINDING_SEVERITY, semconv.FINDING_STAGE),
-    *(semconv.DECISION, semconv.DECISION_REASON, semconv.DETAIL, semconv.LOST_WHAT, semconv.LOST_REASON),
-)
-"""Attributes that have no other values than those listed, whoever makes the spans."""
-
 NOT_ASKED_FOR = semconv.EXPRESSION_TEXT.name
 """Free text: passes only where `DIMENSIONS` names it."""
-
-UNIT = "^[A-Za-z0-9{}/%._*-]{0,64}$"
-SCHEMA = "^https://opentelemetry[.]io/schemas/[0-9.]{1,16}$"
-SAMPLING_STATE = "^(th|rv):[0-9a-f]{1,14}(;(th|rv):[0-9a-f]{1,14})?$"
 
 
 def span_attributes() -> list[str]:
@@ -116,30 +79,50 @@ def _own_of_spans() -> list[Attribute]:
 
 
 def point_attributes() -> list[str]:
-    """Every attribute of our metrics, and the harmless ones of others'."""
+    """Every attribute of our metrics, and the harmless ones of others' that have few values."""
     own = [attribute.name for metric in semconv.METRICS for attribute in metric.attributes]
-    return list(dict.fromkeys([*own, *sorted(_foreign())]))
+    return list(dict.fromkeys([*own, *_foreign("datapoint")]))
 
 
-def _foreign() -> set[str]:
-    return set(semconv.HARMLESS_ATTRIBUTES) - {attribute.name for attribute in semconv.SPAN_ATTRIBUTES}
+def _foreign(of: str) -> list[str]:
+    """The harmless attributes of others, of a span or of a data point."""
+    own = {attribute.name for attribute in semconv.SPAN_ATTRIBUTES}
+    no_labels = NUMBERS.keys() - LABEL_NUMBERS if of == "datapoint" else set()
+    return sorted(semconv.HARMLESS_ATTRIBUTES - own - no_labels)
 
 
 def _each_stage(name: str) -> list[str]:
     return [name.replace("{stage}", stage) for stage in semconv.STAGES] if "{stage}" in name else [name]
 
 
-def _drop_unless(of: str, name: str, shape: str | None = None) -> str:
-    """Removes a text that does not look as it should, and whatever is no text."""
-    item, pattern = path(of, name), text(shape or SHAPES.get(name, f"^{PLAIN}$"))
-    condition = f"IsString({item}) and IsMatch({item}, {pattern})"
-    if shape is None and name not in SHAPES and of != "resource":
-        condition += f" and not IsMatch({item}, {text(IDENTIFYING)})"
-    return _drop(of, name, f"({condition})")
+def _drop_unless(of: str, name: str, pattern: str) -> str:
+    """Removes a text that does not look as it should or is too long, and whatever is no text."""
+    return _drop(of, name, f"({_is_text(of, name, pattern)})")
 
 
-def _one_of(values: Iterable[str]) -> str:
-    return f"^({'|'.join(map(exactly, dict.fromkeys(values)))})$"
+def _drop_unless_name(of: str, name: str) -> str:
+    """The same for a name, which has neither dates nor long numbers in it."""
+    identifying = f"IsMatch({path(of, name)}, {text(IDENTIFYING)})"
+    return _drop(of, name, f"({_is_text(of, name, NAMES[name])} and not {identifying})")
+
+
+def _is_text(of: str, name: str, pattern: str) -> str:
+    item, most = path(of, name), MAXIMA.get(name, MAX_CHARACTERS)
+    return f"IsString({item}) and Len({item}) <= {most} and IsMatch({item}, {text(pattern)})"
+
+
+def _drop_unless_within(of: str, name: str, numbers: Numbers) -> str:
+    """Removes what is no whole number, or one that the attribute cannot have."""
+    item = path(of, name)
+    most = "" if numbers.most is None else f" and {item} <= {numbers.most}"
+    return _drop(of, name, f"(IsInt({item}) and {item} >= {numbers.least}{most})")
+
+
+def _drop_unless_truth(of: str, name: str) -> str:
+    item = path(of, name)
+    return _drop(
+        of, name, f'(IsBool({item}) or IsString({item}) and IsMatch({item}, "^([Tt]rue|[Ff]alse)$"))'
+    )
 
 
 def _drop_unless_number(of: str, name: str, kind: str) -> str:
@@ -153,10 +136,13 @@ def _drop_unless_number(of: str, name: str, kind: str) -> str:
     return _drop(of, name, is_kind[kind])
 
 
-def _drop_unless_list(of: str, name: str, one: str) -> str:
+def _drop_unless_list(of: str, name: str, values: Collection[str]) -> str:
     """The same for a list of texts: compared as JSON, since statements cannot walk through a list."""
-    item, pattern = path(of, name), text(f'^[[]("({one})",?)+[]]$')
-    return _drop(of, name, f"(IsList({item}) and IsMatch(String({item}), {pattern}))")
+    item, one, most = path(of, name), "|".join(map(exactly, values)), len(values)
+    pattern = text(f'^[[]("({one})",?)+[]]$')
+    return _drop(
+        of, name, f"(IsList({item}) and Len({item}) <= {most} and IsMatch(String({item}), {pattern}))"
+    )
 
 
 def _drop(of: str, name: str, condition: str) -> str:
@@ -166,27 +152,34 @@ def _drop(of: str, name: str, condition: str) -> str:
 def _checks(of: str, own: Sequence[Attribute]) -> list[str]:
     """What becomes of attributes whose values are not what they should be, of ours and of others'."""
     return [
-        *(_check(of, item, name) for item in own for name in _each_stage(item.name)),
-        *(
-            _drop_unless_number(of, name, NUMBERS[name]) if name in NUMBERS else _drop_unless(of, name)
-            for name in sorted(_foreign())
-        ),
+        *_cut_at_a_name(of),
+        *(_check_own(of, item, name) for item in own for name in _each_stage(item.name)),
+        *(_check(of, name) for name in _foreign(of)),
     ]
 
 
-def _check(of: str, item: Attribute, name: str) -> str:
+def _cut_at_a_name(of: str) -> list[str]:
+    """Takes a name, of which a template may have the beginning only, from the end of one that was cut."""
+    item = path(of, semconv.EXPRESSION_TEMPLATE.name)
+    is_cut = f"IsString({item}) and Len({item}) == {MAX_TEMPLATE_BYTES}"
+    return [f'replace_pattern({item}, "[A-Za-z0-9_]+$", "") where {is_cut}']
+
+
+def _check_own(of: str, item: Attribute, name: str) -> str:
     if item is semconv.BOTTLENECK_RULES:
-        return _drop_unless_list(of, name, "|".join(map(exactly, semconv.RULES)))
+        return _drop_unless_list(of, name, semconv.RULES)
     if item is semconv.BOTTLENECK_ADVICE:
-        return _drop_unless_list(of, name, "|".join(map(exactly, ADVICE.values())))
-    if item in CLOSED:
-        # Two metrics may have different values of the same name.
-        return _drop_unless(
-            of, name, _one_of(one for same in CLOSED if same.name == name for one in same.values)
-        )
-    if item is semconv.RESOURCE_TYPE:
-        return _drop_unless(of, name, _one_of([*sorted(load_model().type_names()), semconv.OTHER]))
-    return _drop_unless(of, name) if item.type == "string" else _drop_unless_number(of, name, item.type)
+        return _drop_unless_list(of, name, ADVICE.values())
+    return _check(of, name) if item.type == "string" else _drop_unless_number(of, name, item.type)
+
+
+def _check(of: str, name: str) -> str:
+    """By what is known of the name; one of which nothing is known is an error, and nothing is generated."""
+    if name in NUMBERS:
+        return _drop_unless_within(of, name, NUMBERS[name])
+    if name in TRUTHS:
+        return _drop_unless_truth(of, name)
+    return _drop_unless(of, name, SHAPES[name]) if name in SHAPES else _drop_unless_name(of, name)
 
 
 def _keep(of: str, names: str) -> list[str]:
@@ -208,7 +201,7 @@ def resource_statements() -> list[str]:
         *_keep("resource", texts(RESOURCE_ATTRIBUTES)),
         _drop_unless_number("resource", PROCESS_ID, "int"),
         *(
-            _drop_unless("resource", name, f"^{semconv.LABEL_PATTERN}$" if name in LABELS else None)
+            _drop_unless("resource", name, LABEL if name in LABELS else PLAIN)
             for name in RESOURCE_ATTRIBUTES
             if name != PROCESS_ID
         ),
@@ -218,11 +211,15 @@ def resource_statements() -> list[str]:
 
 def scope_statements() -> list[str]:
     """Scopes: name and version as libraries have them, no attributes."""
-    name = text(f"^{PLAIN}$")
+    is_name = (
+        f"Len(scope.name) <= {MAX_CHARACTERS} and IsMatch(scope.name, {text(SCOPE)})"
+        f" and not IsMatch(scope.name, {text(IDENTIFYING)})"
+    )
+    is_version = f"Len(scope.version) <= {MAX_CHARACTERS} and IsMatch(scope.version, {text(VERSION)})"
     return [
         "keep_keys(scope.attributes, [])",
-        f"set(scope.name, {text(semconv.OTHER)}) where not IsMatch(scope.name, {name})",
-        f'set(scope.version, "") where not IsMatch(scope.version, {name})',
+        f"set(scope.name, {text(semconv.OTHER)}) where not ({is_name})",
+        f'set(scope.version, "") where not ({is_version})',
         f'set(scope.schema_url, "") where not IsMatch(scope.schema_url, {text(SCHEMA)})',
     ]
 
@@ -298,7 +295,7 @@ def event_statements() -> list[str]:
     return [
         f"set(spanevent.name, {text(semconv.OTHER)}) where spanevent.name != {text(semconv.EXCEPTION_EVENT)}",
         *_keep("spanevent", texts(EVENT_ATTRIBUTES)),
-        *(_drop_unless("spanevent", name) for name in EVENT_ATTRIBUTES),
+        *(_check("spanevent", name) for name in EVENT_ATTRIBUTES),
     ]
 
 
@@ -312,8 +309,9 @@ def point_statements() -> list[str]:
 
 
 def metric_statements() -> list[str]:
-    """Texts of metrics that are not ours; their names are checked by a filter, since a metric needs one."""
+    """Descriptions, of which ours pass, and units; names are checked by a filter, since a metric needs one."""
+    meanings = [metric.meaning for metric in semconv.METRICS]
     return [
-        f'set(metric.description, "") where scope.name != {text(semconv.SCOPE)}',
-        f'set(metric.unit, "") where not IsMatch(metric.unit, {text(UNIT)})',
+        f'set(metric.description, "") where not IsMatch(metric.description, {text(one_of(meanings))})',
+        f'set(metric.unit, "") where not (Len(metric.unit) <= 64 and IsMatch(metric.unit, {text(UNIT)}))',
     ]
