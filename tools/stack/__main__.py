@@ -87,7 +87,8 @@ def do(chosen: argparse.Namespace) -> int:
         code = start(chosen.folder.resolve(), [overlay.resolve() for overlay in chosen.overlay])
     else:
         code = {"stop": stop, "status": status}[chosen.command](chosen.folder.resolve())
-    sys.stdout.flush()
+    # There is none where it was closed.
+    print(end="", flush=True)
     return code
 
 

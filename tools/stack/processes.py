@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,13 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a pid file says of a program: its process, when that began, and where it answers."""
+    """What a pid file says of a program: its process, when that began, where it answers, and where all listen."""
 
     name: str
     pid: int
     began: str
     health: str
+    listening: Mapping[str, str]
 
     def alive(self) -> bool:
         """Whether that very process is there; another one may have got its number since."""
@@ -80,11 +81,12 @@ def _beginning_by_ps(pid: int) -> str:
     return "" if state.startswith("Z") else began.strip()
 
 
-def record(folder: Path, name: str, pid: int, health: str) -> None:
+def record(folder: Path, name: str, pid: int, health: str, listening: Mapping[str, str]) -> None:
     """Writes the pid file of a process that has just been started."""
     file = _pid_file(folder, name)
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"pid": pid, "began": beginning(pid), "health": health}), encoding="utf-8")
+    known = {"pid": pid, "began": beginning(pid), "health": health, "listening": dict(listening)}
+    partial.write_text(json.dumps(known), encoding="utf-8")
     partial.replace(file)
 
 
@@ -95,7 +97,15 @@ def recorded(folder: Path, names: Iterable[str]) -> list[Running]:
         # One that is not readable names no process that could be ended.
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             known = json.loads(_pid_file(folder, name).read_text(encoding="utf-8"))
-            found.append(Running(name, int(known["pid"]), str(known["began"]), str(known["health"])))
+            found.append(
+                Running(
+                    name,
+                    int(known["pid"]),
+                    str(known["began"]),
+                    str(known["health"]),
+                    dict(known.get("listening", {})),
+                )
+            )
     return found
 
 

@@ -85,14 +85,17 @@ class Runner:
         return [one for one in processes.recorded(self.plan.folder, names) if one.alive()]
 
     def _missing(self, services: Mapping[str, Service]) -> list[str]:
-        """The programs that do not run; raises RunsAlready if none is missing, or others run by another plan."""
-        running = {one.name: one for one in self._running(services)}
-        missing = [name for name in services if name not in running]
-        elsewhere = [name for name, one in running.items() if one.health != services[name].health]
-        if not missing or elsewhere:
-            raise self._runs_already(elsewhere or running, " with other ports" if elsewhere else "")
+        """The programs that do not run; raises RunsAlready if none is missing, or others look for them elsewhere."""
+        running = self._running(services)
+        missing = [name for name in services if name not in {one.name for one in running}]
+        planned = self.plan.listening()
+        moved = [name for name in planned if any(one.listening.get(name) != planned[name] for one in running)]
+        if moved or not missing:
+            raise self._runs_already(
+                [one.name for one in running], f" with other addresses ({', '.join(moved)})" if moved else ""
+            )
         if running:
-            self._say(f"left alone, as they were started: {', '.join(running)}")
+            self._say(f"left alone, as they were started: {', '.join(one.name for one in running)}")
         return missing
 
     def _runs_already(self, names: Iterable[str], how: str = "") -> RunsAlready:
@@ -124,7 +127,7 @@ class Runner:
             except OSError as error:
                 raise DidNotStart(f"{service.name} cannot be run: {error}") from error
         self._children[service.name] = child
-        processes.record(self.plan.folder, service.name, child.pid, service.health)
+        processes.record(self.plan.folder, service.name, child.pid, service.health, self.plan.listening())
 
     def _reap(self, name: str) -> None:
         """Takes note of the end of a program that was started here, as its parent has to.

@@ -87,6 +87,10 @@ class Plan:
         host = self.host(next(port for port in PORTS if port.variable == variable))
         return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{self.port(variable)}"  # noqa: S104
 
+    def listening(self) -> dict[str, str]:
+        """Where the stack's programs listen, by the variables of their ports: each is told where the others are."""
+        return {port.variable: f"{self.host(port)}:{self.port(port.variable)}" for port in PORTS}
+
     def host(self, port: Port) -> str:
         """The address that the port's program listens on."""
         return self.listen if port.service in {"otelcol", "jaeger"} else "127.0.0.1"

@@ -14,10 +14,14 @@ from tools.stack.services import PORTS
 _Form = tuple[Callable[[str], object], str]
 
 
+_WHOLE = re.compile(r"0|[1-9]\d*", re.ASCII)
+
+
 def _from_to(minimum: int, maximum: int) -> _Form:
     return (
-        lambda text: text.isascii() and text.isdigit() and minimum <= int(text) <= maximum,
-        f"a whole number from {minimum} to {maximum}",
+        # To the programs a number that begins with 0 is octal.
+        lambda text: bool(_WHOLE.fullmatch(text)) and minimum <= int(text) <= maximum,
+        f"a whole number from {minimum} to {maximum}, without a 0 before it",
     )
 
 
@@ -55,10 +59,12 @@ def _is_endpoint(text: str) -> bool:
     )
 
 
-_FOLDER: _Form = (
-    lambda text: bool(text.strip()) and not Path(text).is_file(),
-    "a folder, there or to be made",
-)
+def _may_be_folder(text: str) -> bool:
+    path = Path(text).absolute()
+    return bool(text.strip()) and next(one for one in (path, *path.parents) if one.exists()).is_dir()
+
+
+_FOLDER: _Form = _may_be_folder, "a folder, there or to be made"
 _FILE: _Form = (
     lambda text: Path(text).is_absolute() and Path(text).is_file(),
     "the whole path of a file that is there",
@@ -72,9 +78,12 @@ FORMS = {
     "SLOW_THRESHOLD_MS": _from_to(1, 24 * 3600 * 1000),
     # It refuses from 80 % of the limit on; 20 MB when idle and 60 MB for decisions that it remembers have to fit.
     "OTELCOL_MEMORY_LIMIT_MIB": _from_to(128, 1024 * 1024),
+    "GOMEMLIMIT": _looks_like(r"off|[1-9]\d*([KMGT]i)?B", "off, or a number with its unit, such as 320MiB"),
     # What the queue hands over at once has to fit into it: `sending_queue.batch.min_size`.
     "OTELCOL_QUEUE_SPANS": _from_to(2048, 10**9),
-    "BASELINE_PERCENTAGE": _looks_like(r"100(\.0+)?|\d{1,2}(\.\d+)?", "a number from 0 to 100"),
+    "BASELINE_PERCENTAGE": _looks_like(
+        r"100(\.0+)?|(0|[1-9]\d?)(\.\d+)?", "a number from 0 to 100, without a 0 before it"
+    ),
     "JAEGER_OTLP_INSECURE": _looks_like(r"true|false", "true or false"),
     "JAEGER_OTLP_ENDPOINT": (_is_endpoint, "a host and a port, such as traces.example:4317"),
     "PROMETHEUS_URL": (_is_url, "a URL with its scheme, such as http://127.0.0.1:9090"),

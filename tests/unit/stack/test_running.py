@@ -118,11 +118,11 @@ def test_all_are_started_and_exactly_those_are_ended(start):
 def test_one_that_was_started_when_we_are_interrupted_is_ended_too(start, monkeypatch):
     record, pids = processes.record, {}
 
-    def interrupted(folder, name, pid, health):
+    def interrupted(folder, name, pid, *more):
         pids[name] = pid
         if name == "jaeger":
             raise KeyboardInterrupt
-        record(folder, name, pid, health)
+        record(folder, name, pid, *more)
 
     monkeypatch.setattr(processes, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -208,11 +208,12 @@ def test_one_that_cannot_be_started_ends_none_that_run(start):
     assert alive(runner.plan.folder) == ["otelcol", "prometheus", "alertmanager"]
 
 
-def test_what_runs_with_other_ports_is_not_completed(start):
+@pytest.mark.parametrize("name", ["PROMETHEUS_PORT", "JAEGER_OTLP_GRPC_PORT"])
+def test_what_runs_with_other_ports_is_not_completed(start, name):
     runner = start()
     runner.kill("jaeger")
-    moved = {**runner.plan.variables, "PROMETHEUS_PORT": free_ports()["PROMETHEUS_PORT"]}
-    with pytest.raises(RunsAlready, match="runs already with other ports: prometheus"):
+    moved = {**runner.plan.variables, name: free_ports()[name]}
+    with pytest.raises(RunsAlready, match=rf"runs already with other addresses \({name}\): otelcol, "):
         Runner(replace(runner.plan, variables=moved), print).start_all()
     assert alive(runner.plan.folder) == ["otelcol", "prometheus", "alertmanager"]
 
@@ -398,6 +399,11 @@ def test_whoever_reads_may_stop_reading(command, tmp_path):
     )
     os.close(write)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_there_may_be_no_standard_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert command_line.main(["status", "--folder", str(tmp_path)]) == 9
 
 
 @pytest.mark.parametrize("command", ["start", "stop", "status"])
