@@ -23,6 +23,8 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -40,6 +42,7 @@ ROW_GROUP_SIZE = 20_480
 
 _THREAD_NAME = "fhirpath_otel duckdb"
 _JOIN_SECONDS = 1.0
+_LOOKS_UP_SECONDS = 0.2
 
 # Where a table is missing, DuckDB would look for a Python variable of that name.
 _CONFIG = {"python_enable_replacements": "false"}
@@ -88,7 +91,7 @@ def aside(function: Callable[P, T]) -> Callable[P, T]:
         outcome: Future[T] = Future()
         run_in_background(lambda: function(*args, **keywords), outcome)
         try:
-            return outcome.result()
+            return result_of(outcome)
         except KeyboardInterrupt:
             wait([outcome])
             _join_threads()
@@ -160,7 +163,7 @@ def interruptible(connection: duckdb.DuckDBPyConnection, function: Callable[[], 
     outcome: Future[T] = Future()
     try:
         run_in_background(function, outcome)
-        return outcome.result()
+        return result_of(outcome)
     except KeyboardInterrupt:
         stop(connection, outcome)
         raise
@@ -182,6 +185,18 @@ def run_in_background(function: Callable[[], T], outcome: Future[T]) -> None:
 
     target = contextvars.copy_context().run
     threading.Thread(target=target, args=(run,), name=_THREAD_NAME, daemon=True).start()
+
+
+def result_of(outcome: Future[T]) -> T:
+    """What runs in the background gives, or raises; waits for it, and looks up for Ctrl-C meanwhile.
+
+    A signal that another thread takes, or that comes just before a wait begins, does not end it: Python runs its
+    handler when the main thread goes on.
+    """
+    while not outcome.done():
+        with suppress(NotYet):
+            outcome.exception(_LOOKS_UP_SECONDS)
+    return outcome.result()
 
 
 def stop(connection: duckdb.DuckDBPyConnection, outcome: Future[T]) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fhirpath_otel.databases.duckdb_connection import aside, run_in_background, stop
+from fhirpath_otel.databases.duckdb_connection import aside, result_of, run_in_background, stop
 from fhirpath_otel.databases.duckdb_tables import (
     Counts,
     LoadedType,
@@ -135,7 +135,7 @@ class Store:
     def _finish(self) -> Any:
         if self._pending is None:
             return None
-        result = self._pending.result()
+        result = result_of(self._pending)
         self._pending = None
         return result
 

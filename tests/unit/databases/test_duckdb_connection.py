@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextvars
+import os
+import signal
+import sys
 import threading
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import duckdb
 import pytest
 
-from fhirpath_otel.databases.duckdb_connection import database_error, interruptible, run_in_background, stop
+from fhirpath_otel.databases.duckdb_connection import (
+    database_error,
+    interruptible,
+    result_of,
+    run_in_background,
+    stop,
+)
 
 LOCKED = 'IO Error: Could not set lock on file "/data/x.duckdb": '
 NEWER = (
@@ -82,6 +92,36 @@ def test_a_function_keeps_the_context_of_its_caller():
     token = variable.set("the caller's")
     assert interruptible(duckdb.connect(), variable.get) == "the caller's"
     variable.reset(token)
+
+
+def test_ctrl_c_that_ends_no_wait_is_seen_all_the_same():
+    # One that another thread takes, as one that comes just before the main thread waits.
+    connection, stopped = SimpleNamespace(), threading.Event()
+    connection.interrupt = stopped.set
+    main, seen = threading.get_ident(), []
+
+    def taking():
+        while sys._current_frames()[main].f_code is not threading.Condition.wait.__code__:
+            pass
+        stopped.wait(0.05)  # Now the main thread waits.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append(stopped.wait(20))
+
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interruptible(connection, taking)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert seen == [True]
+
+
+def test_what_a_function_raises_itself_is_no_end_of_the_waiting():
+    outcome = Future()
+    run_in_background(lambda: (_ for _ in ()).throw(TimeoutError("its own")), outcome)
+    with pytest.raises(TimeoutError, match="its own"):
+        result_of(outcome)
 
 
 def test_stopping_what_has_not_begun_ends_at_once():
